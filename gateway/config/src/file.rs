@@ -1,0 +1,1 @@
+//! The file form: Resources as YAML or JSON, secrets in a second file beside it.

@@ -1,0 +1,1 @@
+//! AuthorizationPolicySpec to Filter.

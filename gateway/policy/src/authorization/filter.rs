@@ -1,0 +1,5 @@
+//! Runs the rules.
+
+/// The compiled rules.
+#[derive(Debug)]
+pub struct Filter {}

@@ -1,0 +1,1 @@
+//! RateLimitPolicySpec to Filter.

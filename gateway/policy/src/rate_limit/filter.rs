@@ -1,0 +1,5 @@
+//! Finds keys and takes tokens.
+
+/// The compiled limits.
+#[derive(Debug)]
+pub struct Filter {}

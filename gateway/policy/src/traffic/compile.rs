@@ -1,0 +1,1 @@
+//! TrafficPolicySpec to Settings.

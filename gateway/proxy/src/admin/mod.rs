@@ -1,0 +1,1 @@
+//! Contract: see docs/ARCHITECTURE.md.

@@ -1,0 +1,4 @@
+//! Live state that outlives Snapshots: endpoints with their latency, rate buckets, retry budgets.
+//! Keyed by (key, fingerprint): what did not change keeps its state across configurations.
+
+pub mod balance;
