@@ -11,6 +11,7 @@
 //! One folder a policy kind; the one ordered list of kinds is in [`list`].
 
 pub mod canonical;
+pub mod duration;
 pub mod exchange;
 pub mod expression;
 pub mod identity;

@@ -9,7 +9,7 @@ use crate::exchange::Exchange;
 use crate::expression::Expression;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::key::Key;
-use crate::mesh::Posture;
+use crate::mesh::{PathHandling, Posture};
 use crate::rate_limit::{self, RateLimitPolicySpec};
 use crate::reason::Reason;
 use crate::target::{Envelope, Inheritance, Target};
@@ -88,6 +88,8 @@ pub struct Context<'a> {
     pub trust_domain: &'a TrustDomain,
     /// Its aliases.
     pub aliases: &'a [TrustDomain],
+    /// The one setting of the canonical request: paths in rules must be canonical under it.
+    pub paths: PathHandling,
     /// Resolved references: see [`PolicySpec::references`].
     pub refs: &'a BTreeMap<String, String>,
 }

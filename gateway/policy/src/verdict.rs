@@ -34,12 +34,14 @@ pub struct Denial {
     pub detail: Arc<str>,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// `hideDetails`: the caller gets the reason alone; policy and rule stay in logs, metrics and explain.
+    pub hidden: bool,
 }
 
 impl Denial {
     /// A refusal that no policy decided.
     pub fn of(reason: Reason, detail: &str) -> Self {
-        Self { reason, policy: None, rule: None, detail: detail.into(), retry_after: None }
+        Self { reason, policy: None, rule: None, detail: detail.into(), retry_after: None, hidden: false }
     }
 }
 

@@ -7,7 +7,7 @@ use selvage_config::resource::listener::Bind;
 use selvage_config::resource::route::{FilterSpec, RouteSpec};
 use selvage_config::{BackendSpec, ListenerSpec, MeshSpec, Resource};
 use selvage_policy::list::{GuardSet, PostureAt};
-use selvage_policy::traffic::Settings;
+use selvage_policy::traffic::TrafficSet;
 use selvage_policy::{Denial, Exchange, Key, SpiffeId};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -48,7 +48,7 @@ pub struct Listener {
     /// Routes attached to it (`Forward::Routes`).
     pub routes: Arc<RouteTable>,
     /// Traffic settings of its chain, for `Forward::Local`.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<TrafficSet>,
 }
 
 /// A Service port ready to be chosen.
@@ -65,7 +65,7 @@ pub struct Backend {
     /// Guards of its chain, run at [`selvage_policy::verdict::Scope::Destination`] for endpoints without a sidecar.
     pub guards: Arc<GuardSet>,
     /// Traffic settings of its chain.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<TrafficSet>,
     /// Its endpoints: live, outside the Snapshot.
     pub endpoints: Arc<EndpointSet>,
 }
@@ -80,7 +80,7 @@ pub struct Rule {
     /// Guards of the whole chain: Gateway, listener, route, rule. Empty for mesh routes.
     pub guards: Arc<GuardSet>,
     /// Traffic settings of the whole chain, the route's own fields first.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<TrafficSet>,
     /// Changes, in order.
     pub filters: Vec<FilterSpec>,
     /// Where it goes.
