@@ -1,11 +1,13 @@
 //! What is known of one accepted connection; every request on it reads this.
 
+use crate::net::closing::Closing;
+use pingora_core::protocols::Digest;
 use selvage_config::resource::listener::Bind;
 use selvage_policy::{Key, SpiffeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// One downstream connection.
+/// One downstream connection. The driver finds it with [`Connection::of`].
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// The socket it came in on.
@@ -20,6 +22,8 @@ pub struct Connection {
     pub tls: Option<TlsInfo>,
     /// The generation of the Snapshot it was accepted under.
     pub generation: u64,
+    /// Whether it is going away: a response should say so (`Connection: close`).
+    pub closing: Closing,
 }
 
 /// The TLS session of a connection.
@@ -29,6 +33,16 @@ pub struct TlsInfo {
     pub server_name: Option<Arc<str>>,
     /// On a mesh hop: the identity the peer's certificate proved.
     pub peer: Option<SpiffeId>,
-    /// Serial number of the certificate we answered with, to notice rotation.
-    pub certificate: u64,
+}
+
+impl Connection {
+    /// The connection a session runs on: `Connection::of(session.digest()?)`.
+    pub fn of(digest: &Digest) -> Option<&Self> {
+        digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// The identity its peer proved, on a mesh hop.
+    pub fn principal(&self) -> Option<&SpiffeId> {
+        self.tls.as_ref()?.peer.as_ref()
+    }
 }

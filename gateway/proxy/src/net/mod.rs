@@ -1,1 +1,3 @@
-//! Contract: see docs/ARCHITECTURE.md.
+//! The accepting half: socket -> connection -> detect -> tls -> http session or opaque TCP.
+
+pub mod closing;

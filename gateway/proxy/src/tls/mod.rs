@@ -1,51 +1,32 @@
 //! TLS by rustls with aws-lc-rs: certificates by SNI for clients, mutual TLS for the mesh hop.
+//!
+//! ```text
+//! CertificateSpec --certificate--> Certificate ──┬─ serve_clients ─> ServerConfig of an Https or Tls listener
+//!                                                ├─ serve_mesh ────> ServerConfig of the accepting side of a mesh hop
+//!                                                └─ upstream ──────> Hop: what a connection to a meshed endpoint needs
+//! ```
 
-use rustls::ServerConfig;
-use rustls::sign::CertifiedKey;
-use selvage_config::CertificateSpec;
-use selvage_policy::{SpiffeId, TrustDomain};
+pub mod certificate;
+pub mod peer;
+pub mod serve;
+pub mod upstream;
+
+use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
 
-/// A certificate or key that cannot be used.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidCertificate(pub String);
+pub use certificate::{Certificate, InvalidCertificate, certificate};
+pub use peer::peer_identity;
+pub use serve::{serve_clients, serve_mesh};
+pub use upstream::{Hop, MeshTransport, Speaks};
 
-/// A parsed certificate with the names it is for.
-#[derive(Debug)]
-pub struct Certificate {
-    /// Chain and signing key.
-    pub key: Arc<CertifiedKey>,
-    /// DNS names, lower-case, wildcards included.
-    pub names: Vec<String>,
-    /// PEM again, for upstream client authentication.
-    pub spec: CertificateSpec,
-    /// Hash of the leaf.
-    pub fingerprint: u64,
-}
+/// ALPN of HTTP/2.
+pub const ALPN_H2: &[u8] = b"h2";
+/// ALPN of HTTP/1.1.
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// ALPN of opaque TCP inside the mesh hop: a preamble that carries a port, then raw bytes (see [`crate::l4::preamble`]).
+pub const ALPN_TCP: &[u8] = b"selvage-tcp/1";
 
-/// Parses it; chain and key must belong together.
-pub fn certificate(spec: &CertificateSpec) -> Result<Certificate, InvalidCertificate> {
-    let _ = spec;
-    unimplemented!("contract")
-}
-
-/// The configuration for an `Https` or `Tls` listener: the certificate is chosen by SNI (exact, then wildcard, then the first);
-/// ALPN h2 and http/1.1 for `Https`, none for `Tls`.
-pub fn serve_clients(certificates: &[Arc<Certificate>], http: bool) -> Result<Arc<ServerConfig>, InvalidCertificate> {
-    let _ = (certificates, http);
-    unimplemented!("contract")
-}
-
-/// The configuration for the accepting side of the mesh hop: TLS 1.3, a peer certificate of one of `domains` under `roots` required;
-/// ALPN `h2`, `http/1.1`, `selvage-tcp/1`.
-pub fn serve_mesh(leaf: &Certificate, roots: &[String], domains: &[TrustDomain]) -> Result<Arc<ServerConfig>, InvalidCertificate> {
-    let _ = (leaf, roots, domains);
-    unimplemented!("contract")
-}
-
-/// The identity in a verified peer certificate: exactly one URI SAN, of our form.
-pub fn peer_identity(certificate: &[u8]) -> Option<SpiffeId> {
-    let _ = certificate;
-    unimplemented!("contract")
+/// The process default if there is one, else aws-lc-rs: both put X25519MLKEM768 first.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
