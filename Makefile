@@ -1,0 +1,40 @@
+# The one entry. `make run` and `make test` work on a bare machine: what is missing is installed first.
+#
+#   make run     build, and run the bookshop behind Selvage
+#   make check   the quick loop: format, lints, unit and loopback tests
+#   make test    everything (this is what CI runs)
+#   make gen     write again what is generated from the code: docs/reference
+#   make clean   remove everything that was built
+#
+# Whatever is built lies outside the tree, and one profile serves lints, tests and programs, so that nothing is built twice.
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/selvage/target
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+PROFILE := ci
+BUILT := $(CARGO_TARGET_DIR)/$(PROFILE)
+CARGO_FLAGS := --locked --workspace --profile $(PROFILE)
+
+.PHONY: run build check test clean tools
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@sed -n 's/^#   //p' Makefile
+
+tools:
+	@.ci/tools
+
+build: tools
+	cargo build $(CARGO_FLAGS)
+
+run: build
+	exec $(BUILT)/selvage up examples/bookshop
+
+check: tools
+	.ci/parts fmt clippy unit
+
+test: tools
+	.ci/parts fmt clippy build unit suites
+
+clean:
+	rm -rf $(CARGO_TARGET_DIR)
