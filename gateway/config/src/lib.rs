@@ -11,4 +11,8 @@ pub mod file;
 pub mod resource;
 pub mod wire;
 
-pub use resource::{BackendSpec, CertificateSpec, Class, Endpoint, EndpointsSpec, ListenerSpec, MeshSpec, Resource, RouteSpec, Spec};
+pub use resource::keys;
+pub use resource::{
+    BackendSpec, CertificateSpec, Class, CoreKind, Endpoint, EndpointsSpec, InvalidResource, ListenerSpec, MeshSpec, Origin, Resource,
+    RouteSpec, Spec, VersionKey,
+};

@@ -16,9 +16,13 @@ pub struct MeshSpec {
     /// Root certificates of workload identities, PEM, several at once while they rotate.
     pub roots: Vec<String>,
     /// What a target without allow rules does.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub posture: Posture,
     /// The one setting of the canonical request.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub paths: PathHandling,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -115,7 +115,7 @@ impl TryFrom<String> for Pattern {
         let syntax = |error: regex::Error| InvalidPattern::Syntax(text.clone(), error.to_string());
         // Compiled alone first: `a)(b` must not become valid inside the group that anchors it.
         regex::RegexBuilder::new(&text).size_limit(1 << 20).build().map_err(syntax)?;
-        let whole = regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(1 << 20).build().map_err(syntax)?;
+        let whole = regex::RegexBuilder::new(&format!(r"\A(?:{text})\z")).size_limit(1 << 20).build().map_err(syntax)?;
         Ok(Self(whole, text))
     }
 }

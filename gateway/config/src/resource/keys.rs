@@ -1,0 +1,86 @@
+//! How the Keys of Resources are spelled: the one place.
+//!
+//! ```text
+//! Mesh/default
+//! Listener/<ns>/<gateway>#<listener>                     an edge listener
+//! Listener/<ns>/<pod>#in-<port>                          what a workload's proxy accepts for it
+//! Listener/<ns>/<pod>#out-<svc ns>.<service>-<port>      a Service as one workload sees it
+//! Route/<ns>/<HTTPRoute|GRPCRoute|TLSRoute|TCPRoute>.<name>
+//! Backend/<ns>/<service>#<port>
+//! Endpoints/<ns>/<slice>#<port>
+//! Certificate/<ns>/<secret>                              from a Secret
+//! Certificate/<ns>/identity:<account>                    a workload's own leaf
+//! <policy kind>/<ns>/<name>
+//! ```
+
+use super::kind::CoreKind;
+use selvage_policy::list::Kind;
+use selvage_policy::{Key, SpiffeId, TrustDomain};
+
+/// What an identity leaf's name begins with. No Secret is called so: `:` is not allowed in names of Kubernetes objects.
+const IDENTITY: &str = "identity:";
+
+/// The platform's settings.
+pub fn mesh() -> Key {
+    core(CoreKind::Mesh, "", "default")
+}
+
+/// A Gateway's or ListenerSet's listener.
+pub fn listener(namespace: &str, gateway: &str, listener: &str) -> Key {
+    core(CoreKind::Listener, namespace, gateway).part(listener)
+}
+
+/// What a workload's proxy accepts for it on one of its ports.
+pub fn inbound(namespace: &str, pod: &str, port: u16) -> Key {
+    core(CoreKind::Listener, namespace, pod).part(&format!("in-{port}"))
+}
+
+/// One port of a Service, as one workload calls it.
+pub fn outbound(namespace: &str, pod: &str, service_namespace: &str, service: &str, port: u16) -> Key {
+    core(CoreKind::Listener, namespace, pod).part(&format!("out-{service_namespace}.{service}-{port}"))
+}
+
+/// A route by its Kubernetes kind (`HTTPRoute`) and name.
+pub fn route(namespace: &str, kind: &str, name: &str) -> Key {
+    core(CoreKind::Route, namespace, &format!("{kind}.{name}"))
+}
+
+/// One port of a Service.
+pub fn backend(namespace: &str, service: &str, port: u16) -> Key {
+    core(CoreKind::Backend, namespace, service).part(&port.to_string())
+}
+
+/// One port of an EndpointSlice; `port` is the Service's port that it serves.
+pub fn endpoints(namespace: &str, slice: &str, port: u16) -> Key {
+    core(CoreKind::Endpoints, namespace, slice).part(&port.to_string())
+}
+
+/// The certificate in a Secret.
+pub fn certificate(namespace: &str, secret: &str) -> Key {
+    core(CoreKind::Certificate, namespace, secret)
+}
+
+/// The leaf with which a proxy proves `identity`.
+pub fn identity(identity: &SpiffeId) -> Key {
+    core(CoreKind::Certificate, identity.namespace(), &format!("{IDENTITY}{}", identity.account()))
+}
+
+/// Whose leaf it is, if `key` names an identity leaf.
+pub fn identity_of(key: &Key, trust_domain: &TrustDomain) -> Option<SpiffeId> {
+    let account = key.name.strip_prefix(IDENTITY)?;
+    (key.kind == CoreKind::Certificate.as_str()).then(|| SpiffeId::new(trust_domain.clone(), &key.namespace, account).ok())?
+}
+
+/// Whether `key` names an identity leaf.
+pub fn is_identity(key: &Key) -> bool {
+    key.kind == CoreKind::Certificate.as_str() && key.name.starts_with(IDENTITY)
+}
+
+/// A policy.
+pub fn policy(kind: Kind, namespace: &str, name: &str) -> Key {
+    Key::new(kind.as_str(), namespace, name)
+}
+
+fn core(kind: CoreKind, namespace: &str, name: &str) -> Key {
+    Key::new(kind.as_str(), namespace, name)
+}
