@@ -12,12 +12,16 @@ use crate::key::Key;
 use crate::mesh::{PathHandling, Posture};
 use crate::rate_limit::{self, RateLimitPolicySpec};
 use crate::reason::Reason;
-use crate::target::{Envelope, Inheritance, Target};
+use crate::target::{self, Envelope, Inheritance, Target};
 use crate::traffic::{self, TrafficPolicySpec};
 use crate::verdict::{BodyNeed, Call, Denial};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+mod run;
+#[cfg(test)]
+mod tests;
 
 /// What becomes of a Resource's attachments when its spec cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -77,6 +81,32 @@ pub enum Invalid {
         /// The reference.
         reference: String,
     },
+}
+
+impl Invalid {
+    /// `problem` says what is wrong with `field` and what to write instead.
+    pub fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Field { field: field.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn at_most(field: &str, length: usize, most: usize) -> Result<(), Self> {
+        Self::between(field, length, 0, most)
+    }
+
+    pub(crate) fn between(field: &str, length: usize, least: usize, most: usize) -> Result<(), Self> {
+        if (least..=most).contains(&length) {
+            Ok(())
+        } else {
+            Err(Self::field(field, format!("the list has {length} items; write {least} to {most}")))
+        }
+    }
+
+    /// Names of rules and limits stand in header fields, metrics and logs.
+    pub(crate) fn name(field: &str, name: &str) -> Result<(), Self> {
+        let ok =
+            (1..=63).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        if ok { Ok(()) } else { Err(Self::field(field, format!("`{name}` is no name: use 1 to 63 letters, digits, `-`, `_` or `.`"))) }
+    }
 }
 
 /// What a compile may look at besides the spec.
@@ -261,8 +291,11 @@ impl std::str::FromStr for Kind {
 impl PolicySpec {
     /// Parses the spec of a kind strictly: unknown fields are errors, by path.
     pub fn parse(kind: Kind, spec: &serde_json::Value) -> Result<Self, Invalid> {
-        let _ = (kind, spec);
-        unimplemented!("contract: written by the policy crate's owner")
+        Ok(match kind {
+            Kind::AuthorizationPolicy => Self::Authorization(parse(spec)?),
+            Kind::RateLimitPolicy => Self::RateLimit(parse(spec)?),
+            Kind::TrafficPolicy => Self::Traffic(parse(spec)?),
+        })
     }
 
     /// What every policy has.
@@ -277,30 +310,57 @@ impl PolicySpec {
     /// References the controller resolves into `refs`, with the field each stands in: `gateway:<namespace>/<name>` becomes the SPIFFE id of
     /// the Gateway's proxies. `namespace` is the policy's own.
     pub fn references(&self, namespace: &str) -> Vec<(String, String)> {
-        let _ = namespace;
-        unimplemented!("contract")
+        match self {
+            Self::Authorization(spec) => spec.references(namespace),
+            Self::RateLimit(_) | Self::Traffic(_) => Vec::new(),
+        }
     }
+}
+
+/// Parses a spec strictly; the error names the field.
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(spec: &serde_json::Value) -> Result<T, Invalid> {
+    serde_path_to_error::deserialize(spec).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "spec".to_string() } else { format!("spec.{path}") };
+        Invalid::Field { field, problem: error.inner().to_string() }
+    })
 }
 
 /// Compiles a policy. Pure: the controller calls it to admit, the proxy to run.
 pub fn compile(spec: &PolicySpec, created: i64, context: Context<'_>) -> Result<Compiled, Invalid> {
-    let _ = (spec, created, context);
-    unimplemented!("contract")
+    let guard = [Inheritance::Always, Inheritance::Default];
+    let envelope = spec.envelope();
+    let allowed = match spec {
+        PolicySpec::Authorization(_) | PolicySpec::RateLimit(_) => guard,
+        PolicySpec::Traffic(_) => [Inheritance::Always, Inheritance::Override],
+    };
+    target::check(envelope, allowed)?;
+    let when = envelope.when().map(|when| Expression::compile(when).map_err(|problem| Invalid::field("spec.when", problem)));
+    let body = match spec {
+        PolicySpec::Authorization(spec) => Body::Authorization(spec.filter(&context)?),
+        PolicySpec::RateLimit(spec) => Body::RateLimit(spec.filter()?),
+        PolicySpec::Traffic(spec) => Body::Traffic(spec.settings()?),
+    };
+    Ok(Compiled { key: Arc::new(context.key.clone()), inheritance: envelope.inheritance(), when: when.transpose()?, created, body })
 }
 
 impl Compiled {
     /// A guard that could not be compiled: it refuses on its targets and says why.
     pub fn refusing(key: Key, created: i64, invalid: &Invalid) -> Self {
-        let _ = (key, created, invalid);
-        unimplemented!("contract")
+        let reason = match invalid {
+            Invalid::UnknownKind(_) => Reason::PolicyUnknown,
+            Invalid::Field { .. } => Reason::PolicyInvalid,
+            Invalid::Unresolved { .. } => Reason::PolicyUnresolved,
+        };
+        let body = Body::Refuse(reason, invalid.to_string().into());
+        Self { key: Arc::new(key), inheritance: Inheritance::Always, when: None, created, body }
     }
 }
 
 impl GuardSet {
     /// Runs every guard. Never panics: a filter that does denies with `policy_error`.
     pub fn run(&self, exchange: &Exchange<'_>, purpose: Purpose) -> Progress {
-        let _ = (exchange, purpose);
-        unimplemented!("contract")
+        Progress::Done(run::run(self, exchange, purpose))
     }
 
     /// Whether there is nothing to run.

@@ -1,6 +1,7 @@
 //! What a policy holds for: targets, chains, and the envelope that every policy shares.
 
 use crate::key::Key;
+use crate::list::Invalid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -102,6 +103,95 @@ pub struct TargetRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub section_name: Option<String>,
+}
+
+impl TargetKind {
+    /// The kind that a policy writes as `kind`: `MeshConfig` and `XMesh` mean the mesh, `Pod` a workload.
+    pub fn parse(kind: &str) -> Option<Self> {
+        Some(match kind {
+            "MeshConfig" | "XMesh" => Self::Mesh,
+            "Namespace" => Self::Namespace,
+            "Gateway" => Self::Gateway,
+            "ListenerSet" => Self::ListenerSet,
+            "Service" => Self::Service,
+            "Pod" => Self::Workload,
+            "HTTPRoute" => Self::HTTPRoute,
+            "GRPCRoute" => Self::GRPCRoute,
+            "TLSRoute" => Self::TLSRoute,
+            "TCPRoute" => Self::TCPRoute,
+            _ => return None,
+        })
+    }
+
+    /// The API group of `kind`, as a policy writes it.
+    fn group(self, kind: &str) -> &'static str {
+        match self {
+            Self::Mesh if kind == "XMesh" => "gateway.networking.x-k8s.io",
+            Self::Mesh => "selvage.dev",
+            Self::Namespace | Self::Service | Self::Workload => "",
+            _ => "gateway.networking.k8s.io",
+        }
+    }
+
+    /// Whether parts of it (listeners, rules, ports) can be named.
+    fn has_sections(self) -> bool {
+        !matches!(self, Self::Mesh | Self::Namespace | Self::Workload)
+    }
+}
+
+/// What a policy's envelope must be, whatever its kind: the same bounds as in the CRDs, for files too.
+pub(crate) fn check(envelope: &dyn Envelope, allowed: [Inheritance; 2]) -> Result<(), Invalid> {
+    let (refs, selectors) = (envelope.target_refs(), envelope.target_selectors());
+    if refs.is_empty() && selectors.is_empty() {
+        return Err(Invalid::field(
+            "spec.targetRefs",
+            "a policy needs a target; name one in `targetRefs` or choose some with `targetSelectors`",
+        ));
+    }
+    Invalid::at_most("spec.targetRefs", refs.len(), 16)?;
+    Invalid::at_most("spec.targetSelectors", selectors.len(), 16)?;
+    for (index, target) in refs.iter().enumerate() {
+        let field = format!("spec.targetRefs[{index}]");
+        let kind = target_kind(&field, &target.kind, target.group.as_deref())?;
+        if target.name.is_empty() || target.name.len() > 253 {
+            return Err(Invalid::field(format!("{field}.name"), "a name has 1 to 253 characters"));
+        }
+        if target.section_name.is_some() && !kind.has_sections() {
+            return Err(Invalid::field(format!("{field}.sectionName"), format!("a {} has no sections; leave it out", target.kind)));
+        }
+        if target.section_name.as_ref().is_some_and(|section| section.is_empty() || section.len() > 253) {
+            return Err(Invalid::field(format!("{field}.sectionName"), "a section name has 1 to 253 characters"));
+        }
+    }
+    for (index, selector) in selectors.iter().enumerate() {
+        let field = format!("spec.targetSelectors[{index}]");
+        target_kind(&field, &selector.kind, selector.group.as_deref())?;
+        if selector.match_labels.is_empty() || selector.match_labels.len() > 16 {
+            return Err(Invalid::field(format!("{field}.matchLabels"), "give 1 to 16 labels"));
+        }
+    }
+    if !allowed.contains(&envelope.inheritance()) {
+        let words = allowed.map(|word| format!("`{word:?}`")).join(" or ");
+        return Err(Invalid::field(
+            "spec.inheritance",
+            format!("`{:?}` has no meaning for this kind; write {words}", envelope.inheritance()),
+        ));
+    }
+    Ok(())
+}
+
+fn target_kind(field: &str, kind: &str, group: Option<&str>) -> Result<TargetKind, Invalid> {
+    let known = "Gateway, ListenerSet, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Service, Pod, Namespace, MeshConfig, XMesh";
+    let parsed = TargetKind::parse(kind).ok_or_else(|| {
+        Invalid::field(format!("{field}.kind"), format!("`{kind}` is not a kind that policies attach to; write one of {known}"))
+    })?;
+    match group {
+        Some(group) if group != parsed.group(kind) => Err(Invalid::field(
+            format!("{field}.group"),
+            format!("{kind} is not in group `{group}`; leave the field out or write `{}`", parsed.group(kind)),
+        )),
+        _ => Ok(parsed),
+    }
 }
 
 /// Targets chosen by label, in the policy's own namespace.

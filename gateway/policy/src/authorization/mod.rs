@@ -6,6 +6,6 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use filter::Filter;
+pub use filter::{Filter, RuleError};
 pub(crate) use spec::is_default;
 pub use spec::{Action, AuthorizationPolicySpec, HeaderTest, Mode, Rule, RuleFrom, RuleTo};

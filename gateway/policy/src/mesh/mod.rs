@@ -2,6 +2,7 @@
 
 use crate::authorization::is_default;
 use crate::identity::TrustDomain;
+use crate::list::{self, Invalid};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,18 @@ impl Default for MeshConfigSpec {
             posture: Posture::default(),
             paths: PathHandling::default(),
         }
+    }
+}
+
+impl MeshConfigSpec {
+    /// Parses the spec strictly and checks it: the error names the field.
+    pub fn parse(spec: &serde_json::Value) -> Result<Self, Invalid> {
+        let parsed: Self = list::parse(spec)?;
+        Invalid::at_most("spec.trustDomainAliases", parsed.trust_domain_aliases.len(), 16)?;
+        if let Some(index) = parsed.trust_domain_aliases.iter().position(|alias| *alias == parsed.trust_domain) {
+            return Err(Invalid::field(format!("spec.trustDomainAliases[{index}]"), "the trust domain itself is no alias; leave it out"));
+        }
+        Ok(parsed)
     }
 }
 

@@ -7,6 +7,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use buckets::Buckets;
-pub use filter::Filter;
+pub use buckets::{Buckets, MAX_KEYS, Rate, Standing};
+pub(crate) use filter::fields;
+pub use filter::{Claims, Filter, LimitStanding};
 pub use spec::{KeyPart, Limit, RateLimitPolicySpec, RateLimitScope};
