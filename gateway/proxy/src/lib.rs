@@ -18,6 +18,7 @@ pub mod identity;
 pub mod l4;
 pub mod net;
 pub mod observe;
+pub mod proxy;
 pub mod snapshot;
 pub mod state;
 pub mod tls;

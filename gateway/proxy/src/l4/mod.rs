@@ -1,9 +1,27 @@
 //! Opaque TCP: guards, endpoint, connect, copy. The same guards as for HTTP, with nothing said about HTTP.
+//!
+//! ```text
+//! Listener ── guards ──> plan: local application | rule -> backend -> endpoint | original destination
+//!                           └── connect (plain, or mesh TLS with a preamble) ── copy both ways ──> Closed
+//! ```
 
+pub mod copy;
+pub mod dial;
+pub mod preamble;
+
+use crate::connection::Connection;
+use crate::net::worker::Shared;
+use crate::observe::labels::{Accepted, Carries, Direction};
+use crate::snapshot::{Listener, Snapshot};
 use selvage_policy::{Denial, Key, SpiffeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Neither side has said anything for so long. Longer than the two hours after which kernels probe would keep the dead, shorter would
+/// cut the connection pools of databases.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// What became of one opaque TCP connection.
 #[derive(Clone, Debug)]
@@ -30,7 +48,7 @@ pub struct Closed {
     pub denial: Option<Denial>,
 }
 
-/// Told of connections that ended below HTTP: for metrics and the access log. Called on the worker; it must not block.
+/// Told of what ended below the driver: for the access log. Called on the worker; it must not block.
 pub trait Observer: Send + Sync + 'static {
     /// An opaque TCP connection ended or was refused.
     fn closed(&self, closed: &Closed) {
@@ -38,7 +56,7 @@ pub trait Observer: Send + Sync + 'static {
     }
 
     /// An HTTP request was answered before the driver saw it: too late, too large, or plain where mesh TLS is required.
-    fn refused(&self, connection: &crate::connection::Connection, denial: &Denial) {
+    fn refused(&self, connection: &Connection, denial: &Denial) {
         let _ = (connection, denial);
     }
 }
@@ -48,3 +66,77 @@ pub trait Observer: Send + Sync + 'static {
 pub struct Unobserved;
 
 impl Observer for Unobserved {}
+
+/// Serves an opaque connection; one with a `refusal` is only closed and told of. Always ends in one [`Closed`], also when cancelled.
+pub async fn serve<S>(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    listener: &Arc<Listener>,
+    connection: &Connection,
+    refusal: Option<Denial>,
+    io: S,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut record = Record {
+        shared,
+        bytes: copy::Bytes::default(),
+        began: Instant::now(),
+        closed: Closed {
+            listener: listener.key.clone(),
+            peer: connection.peer,
+            principal: connection.principal().cloned(),
+            destination: connection.destination,
+            route: None,
+            endpoint: None,
+            sent: 0,
+            received: 0,
+            duration: Duration::ZERO,
+            denial: refusal,
+        },
+    };
+    if record.closed.denial.is_some() {
+        shared.metrics.connections.accepted(Accepted::Refused);
+        return;
+    }
+    match dial::dial(shared, snapshot, listener, connection).await {
+        Ok(dialled) => {
+            shared.metrics.connections.accepted(Accepted::Served);
+            let _open = shared.metrics.connections.open(Carries::Tcp);
+            record.closed.route = dialled.route;
+            record.closed.endpoint = Some(dialled.endpoint);
+            // How a side failed is its own affair: the bytes say how far it went.
+            let _ = match dialled.stream {
+                dial::Stream::Plain(upstream) => copy::both(io, upstream, &record.bytes, IDLE).await,
+                dial::Stream::Mesh(upstream) => copy::both(io, *upstream, &record.bytes, IDLE).await,
+            };
+        }
+        Err(denial) => {
+            shared.metrics.connections.accepted(Accepted::Refused);
+            record.closed.denial = Some(denial);
+        }
+    }
+}
+
+/// Reports when dropped, so that a connection cut off at its deadline is reported too.
+struct Record<'a> {
+    shared: &'a Shared,
+    bytes: copy::Bytes,
+    began: Instant,
+    closed: Closed,
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        self.closed.sent = self.bytes.sent();
+        self.closed.received = self.bytes.received();
+        self.closed.duration = self.began.elapsed();
+        let metrics = &self.shared.metrics;
+        metrics.connections.bytes(Direction::Sent, self.closed.sent);
+        metrics.connections.bytes(Direction::Received, self.closed.received);
+        if let Some(denial) = &self.closed.denial {
+            metrics.requests.denied(denial);
+        }
+        self.shared.observer.closed(&self.closed);
+    }
+}

@@ -2,3 +2,4 @@
 //! Keyed by (key, fingerprint): what did not change keeps its state across configurations.
 
 pub mod balance;
+pub mod clock;

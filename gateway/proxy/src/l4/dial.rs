@@ -1,0 +1,204 @@
+//! From a listener to a connected upstream: guards first, then where to, then connect.
+
+use super::preamble;
+use crate::connection::Connection;
+use crate::net::worker::Shared;
+use crate::snapshot::{Backend, Listener, Rule, Snapshot};
+use crate::state::clock;
+use crate::tls::MeshTransport;
+use selvage_config::Endpoint;
+use selvage_config::resource::listener::{Bind, Forward};
+use selvage_policy::exchange::{Destination, Source};
+use selvage_policy::list::{GuardSet, Progress, Purpose};
+use selvage_policy::{Denial, Exchange, Key, Reason, SpiffeId};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Making a connection, where no policy says how long.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Endpoints tried: nothing was sent to the first, so a second is safe.
+const TRIES: usize = 2;
+
+/// A connected upstream.
+pub struct Dialled {
+    /// The route, or the backend where it has none.
+    pub route: Option<Arc<Key>>,
+    /// Whom it is connected to.
+    pub endpoint: SocketAddr,
+    /// The connection.
+    pub stream: Stream,
+}
+
+/// Plain, or inside a mesh hop whose preamble has been sent.
+pub enum Stream {
+    /// TCP.
+    Plain(TcpStream),
+    /// Mesh TLS.
+    Mesh(Box<TlsStream<TcpStream>>),
+}
+
+/// Runs the guards and connects.
+pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, connection: &Connection) -> Result<Dialled, Denial> {
+    let source = Source { address: connection.peer.ip(), principal: connection.principal().cloned() };
+    let destination = Destination { address: target(listener, connection) };
+    let exchange = Exchange { source: &source, destination: &destination, http: None, now: clock::now(), wall: SystemTime::now() };
+    let guard = |guards: &GuardSet| allow(guards, &exchange);
+    let backend = match &listener.spec.forward {
+        Forward::Local(address) => {
+            guard(&listener.guards)?;
+            let limit = listener.settings.resolve(&exchange).connect_timeout.unwrap_or(CONNECT);
+            return Ok(Dialled {
+                route: None,
+                endpoint: *address,
+                stream: Stream::Plain(connect(*address, limit).await.map_err(unreachable)?),
+            });
+        }
+        Forward::Routes => {
+            let Some(rule) = listener.routes.tcp() else {
+                guard(&listener.guards)?;
+                return Err(Denial::of(Reason::NoRoute, "no TCPRoute is attached to this listener"));
+            };
+            guard(&rule.guards)?;
+            return to_rule(shared, snapshot, listener, &rule, &exchange).await;
+        }
+        Forward::Backend(key) => snapshot.backends.get(key),
+        Forward::Destination => snapshot.by_address.get(&(connection.destination.ip(), connection.destination.port())),
+    };
+    guard(&listener.guards)?;
+    match (backend, &listener.spec.forward) {
+        (Some(backend), _) => {
+            let rule = backend.routes.tcp().unwrap_or_else(|| backend.default_rule.clone());
+            guard(&rule.guards)?;
+            to_rule(shared, snapshot, listener, &rule, &exchange).await
+        }
+        (None, Forward::Destination) => {
+            let address = connection.destination;
+            if !may_pass(snapshot, address) {
+                return Err(Denial::of(Reason::InvalidBackend, "the destination is this proxy or this host"));
+            }
+            Ok(Dialled { route: None, endpoint: address, stream: Stream::Plain(connect(address, CONNECT).await.map_err(unreachable)?) })
+        }
+        (None, _) => Err(Denial::of(Reason::InvalidBackend, "the backend of this listener does not exist")),
+    }
+}
+
+/// The address guards see. A bound listener's port is the one the outside knows it by, not the one of the socket.
+fn target(listener: &Listener, connection: &Connection) -> SocketAddr {
+    match connection.bind {
+        Bind::Bound(_) => SocketAddr::new(connection.destination.ip(), listener.spec.port),
+        Bind::Captured(_) => connection.destination,
+    }
+}
+
+fn allow(guards: &GuardSet, exchange: &Exchange<'_>) -> Result<(), Denial> {
+    if guards.is_empty() {
+        return Ok(());
+    }
+    match guards.run(exchange, Purpose::Live) {
+        Progress::Done(decision) => decision.denial.map_or(Ok(()), Err),
+        Progress::Ask(call) => match call {},
+    }
+}
+
+async fn to_rule(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    listener: &Listener,
+    rule: &Rule,
+    exchange: &Exchange<'_>,
+) -> Result<Dialled, Denial> {
+    let chosen = rule.backend(rand::random())?;
+    let Some(backend) = &chosen.backend else {
+        return Err(Denial::of(Reason::InvalidBackend, "the backend of this route does not exist"));
+    };
+    let settings = rule.settings.resolve(exchange);
+    let limit = settings.connect_timeout.or(backend.settings.resolve(exchange).connect_timeout).unwrap_or(CONNECT);
+    // Retries that a policy turned off are off; more than one more try helps nobody who waits for a connection.
+    let tries = if settings.attempts == Some(0) { 1 } else { TRIES };
+    let mut guarded = false;
+    let mut tried = Vec::new();
+    let mut last = Denial::of(Reason::NoEndpoint, "no endpoint of the backend is ready");
+    for _ in 0..tries {
+        let Some(state) = backend.endpoints.pick(&tried).filter(|state| !tried.contains(&state.endpoint.address)) else { break };
+        let endpoint = &state.endpoint;
+        if endpoint.identity.is_none() && !guarded {
+            allow(&backend.guards, exchange)?;
+            guarded = true;
+        }
+        let mut flight = state.begin();
+        match reach(&shared.transport, snapshot, listener.spec.identity.as_ref(), backend, endpoint, limit).await {
+            Ok(stream) => {
+                flight.answered(Ok(()));
+                return Ok(Dialled { route: Some(rule.route.clone()), endpoint: endpoint.address, stream });
+            }
+            Err(denial) => {
+                flight.answered(Err(()));
+                last = denial;
+            }
+        }
+        tried.push(endpoint.address);
+    }
+    Err(last)
+}
+
+async fn reach(
+    transport: &MeshTransport,
+    snapshot: &Snapshot,
+    from: Option<&SpiffeId>,
+    backend: &Backend,
+    endpoint: &Endpoint,
+    limit: Duration,
+) -> Result<Stream, Denial> {
+    let Some(to) = &endpoint.identity else {
+        return connect(endpoint.address, limit).await.map(Stream::Plain).map_err(unreachable);
+    };
+    // A meshed endpoint is never spoken to in plain, whatever is missing here.
+    let Some(from) = from else {
+        return Err(Denial::of(Reason::UpstreamConnect, "this listener has no identity to speak mesh TLS with"));
+    };
+    let hop = transport.hop(snapshot, from, to).map_err(|error| {
+        tracing::warn!(backend = %backend.key, %from, %to, %error, "mesh TLS is not possible");
+        Denial::of(Reason::UpstreamConnect, "mesh TLS to the endpoint is not possible")
+    })?;
+    let (config, name) = hop.tcp();
+    let reached = timeout(limit, async {
+        let tcp = TcpStream::connect(endpoint.address).await?;
+        tcp.set_nodelay(true)?;
+        let mut tls = TlsConnector::from(config).connect(name, tcp).await?;
+        preamble::write(&mut tls, endpoint.address.port()).await?;
+        io::Result::Ok(tls)
+    });
+    match reached.await {
+        Ok(Ok(tls)) => Ok(Stream::Mesh(Box::new(tls))),
+        Ok(Err(error)) => Err(unreachable(error)),
+        Err(_) => Err(unreachable(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let tcp = timeout(limit, TcpStream::connect(address)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+fn unreachable(error: io::Error) -> Denial {
+    let detail = if error.kind() == io::ErrorKind::TimedOut { "connecting took too long" } else { "the endpoint cannot be reached" };
+    tracing::debug!(%error, "upstream connect failed");
+    Denial::of(Reason::UpstreamConnect, detail)
+}
+
+/// Unknown destinations are passed through, but never to this host's loopback nor to a port of this proxy.
+pub fn may_pass(snapshot: &Snapshot, address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let is_own = snapshot.sockets.keys().any(|bind| match bind {
+        Bind::Bound(own) => own.port() == address.port() && (own.ip() == ip || own.ip().is_unspecified()),
+        Bind::Captured(port) => *port == address.port(),
+    });
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_own)
+}

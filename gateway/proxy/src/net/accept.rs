@@ -1,0 +1,258 @@
+//! One accepted connection, from the socket to the session that serves it.
+//!
+//! ```text
+//! original destination -> listeners of the socket -> detect ─┬─ mesh TLS (reserved SNI) ─┬─ HTTP
+//!                                                            ├─ client TLS by SNI ───────┤
+//!                                                            └─ plain ───────────────────┴─ opaque TCP
+//! ```
+
+use super::closing::Closing;
+use super::conn::{Conn, IDLE};
+use super::detect::{self, DETECT, Hello, HelloError, Spoken};
+use super::http::{http1, http2, mesh_required};
+use super::raw::Raw;
+use super::worker::Worker;
+use crate::connection::{Connection, TlsInfo};
+use crate::l4;
+use crate::observe::labels::{Accepted, Carries};
+use crate::snapshot::{Listener, Snapshot};
+use crate::tls::{ALPN_H2, ALPN_TCP, peer, peer_identity};
+use pingora_proxy::ProxyHttp;
+use rustls::ServerConfig;
+use selvage_config::resource::listener::{Bind, MeshMode, Protocol};
+use socket2::SockRef;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// A ClientHello, then the rest of a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// TLS record with the fatal alert `unrecognized_name` (RFC 8446 section 6): no listener has this name.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// A connection as the acceptor got it.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// The socket.
+    pub bind: Bind,
+    /// Its end.
+    pub closing: Closing,
+}
+
+/// The same on its worker, with its destination.
+struct Here<'a, D> {
+    worker: &'a Arc<Worker<D>>,
+    snapshot: Arc<Snapshot>,
+    peer: SocketAddr,
+    bind: Bind,
+    destination: SocketAddr,
+    closing: Closing,
+}
+
+/// Serves a connection until it ends or is told to.
+pub async fn serve<D>(worker: Arc<Worker<D>>, arrival: Arrival)
+where
+    D: ProxyHttp + Send + Sync + 'static,
+    D::CTX: Send + Sync,
+{
+    let closing = arrival.closing.clone();
+    tokio::select! {
+        biased;
+        () = closing.aborted() => {}
+        () = run(&worker, arrival) => {}
+    }
+}
+
+async fn run<D>(worker: &Arc<Worker<D>>, arrival: Arrival)
+where
+    D: ProxyHttp + Send + Sync + 'static,
+    D::CTX: Send + Sync,
+{
+    let Arrival { stream: tcp, peer, bind, closing } = arrival;
+    // Without it a small answer waits for the client's delayed acknowledgement; the connection works all the same.
+    let _ = tcp.set_nodelay(true);
+    let Some(destination) = destination(&tcp, bind) else { return };
+    let snapshot = worker.shared.snapshot.load_full();
+    let Some(first) = first(&snapshot, bind, destination) else { return };
+    let here = Here { worker, snapshot: snapshot.clone(), peer, bind, destination, closing };
+    let raw = Raw::new(tcp);
+    match first.spec.protocol {
+        Protocol::Tcp if first.spec.mesh.is_none() => here.opaque(first, None, raw).await,
+        Protocol::Https | Protocol::Tls => here.tls(first, raw).await,
+        Protocol::Http | Protocol::Tcp | Protocol::Detect => here.detect(first, raw).await,
+    }
+}
+
+impl<D> Here<'_, D>
+where
+    D: ProxyHttp + Send + Sync + 'static,
+    D::CTX: Send + Sync,
+{
+    async fn detect(self, listener: &Arc<Listener>, mut raw: Raw) {
+        let is_http = listener.spec.protocol == Protocol::Http;
+        let deadline = Instant::now() + if is_http { IDLE } else { DETECT };
+        let spoken = tokio::select! {
+            biased;
+            spoken = detect::detect(&mut raw, deadline) => spoken,
+            () = self.closing.drained() => return,
+        };
+        // A client that ended its side without a byte may still want to read; only opaque TCP can tell what.
+        let Ok(spoken) = spoken.map(|spoken| spoken.unwrap_or(Spoken::Opaque)) else { return };
+        match spoken {
+            Spoken::Tls if listener.spec.mesh.is_some() || !is_http => self.tls(listener, raw).await,
+            _ if listener.spec.protocol == Protocol::Tcp => self.opaque(listener, None, raw).await,
+            Spoken::Http2 => self.http(listener, true, Conn::plain(raw, self.connection(listener, None))).await,
+            Spoken::Http1 => self.http(listener, false, Conn::plain(raw, self.connection(listener, None))).await,
+            // Garbage and slow request lines: the reader of heads answers them.
+            _ if is_http => self.http(listener, false, Conn::plain(raw, self.connection(listener, None))).await,
+            _ => self.opaque(listener, None, raw).await,
+        }
+    }
+
+    async fn tls(self, listener: &Arc<Listener>, mut raw: Raw) {
+        let hello = match timeout(HANDSHAKE, detect::hello(&mut raw)).await {
+            Ok(Ok(hello)) => hello,
+            Ok(Err(HelloError::Invalid(_, alert))) if matches!(listener.spec.protocol, Protocol::Https | Protocol::Tls) => {
+                let _ = raw.write_all(&alert).await;
+                return;
+            }
+            // Opaque bytes that only looked like TLS.
+            Ok(Err(HelloError::Invalid(..) | HelloError::TooLarge)) if is_opaque(listener) => {
+                return self.opaque(listener, None, raw).await;
+            }
+            _ => return,
+        };
+        let snapshot = self.snapshot.clone();
+        let name = hello.server_name.as_deref();
+        let listener = snapshot.accept(self.bind, self.destination, name).unwrap_or(listener);
+        if is_mesh_hop(listener, name) {
+            return self.mesh(listener, raw, hello).await;
+        }
+        match listener.spec.protocol {
+            Protocol::Https | Protocol::Tls => {
+                let takes = listener.spec.hostname.as_ref().is_none_or(|pattern| name.is_none_or(|name| pattern.matches(name)));
+                let (Some(config), true) = (&listener.tls, takes) else {
+                    let _ = raw.write_all(&UNRECOGNIZED_NAME).await;
+                    return;
+                };
+                let Some(tls) = handshake(config, raw).await else { return };
+                let about = TlsInfo { server_name: name.map(Into::into), peer: None };
+                if listener.spec.protocol == Protocol::Tls {
+                    return self.opaque(listener, Some(about), tls).await;
+                }
+                let is_h2 = tls.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+                let connection = self.connection(listener, Some(about));
+                self.http(listener, is_h2, Conn::tls(tls, connection)).await;
+            }
+            // The application's own TLS: its business, passed through as it is.
+            _ if is_opaque(listener) => self.opaque(listener, None, raw).await,
+            _ => {}
+        }
+    }
+
+    /// The mesh hop. Whatever goes wrong, the connection is closed: there is no way back to plain.
+    async fn mesh(self, listener: &Arc<Listener>, raw: Raw, hello: Hello) {
+        let Some(config) = &listener.mesh else { return };
+        let Some(mut tls) = handshake(config, raw).await else { return };
+        let session = tls.get_ref().1;
+        let Some(leaf) = session.peer_certificates().and_then(<[_]>::first) else { return };
+        let (Some(peer), true) = (peer_identity(leaf), peer::is_alive(leaf, SystemTime::now())) else { return };
+        let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
+        let about = TlsInfo { server_name: hello.server_name.map(Into::into), peer: Some(peer) };
+        let is_tcp = alpn.as_deref() == Some(ALPN_TCP);
+        if !is_tcp {
+            if listener.spec.protocol == Protocol::Tcp {
+                return;
+            }
+            let connection = self.connection(listener, Some(about));
+            return self.http(listener, alpn.as_deref() == Some(ALPN_H2), Conn::tls(tls, connection)).await;
+        }
+        let Ok(Ok(port)) = timeout(HANDSHAKE, l4::preamble::read(&mut tls)).await else { return };
+        let snapshot = self.snapshot.clone();
+        match l4::preamble::listener(&snapshot, listener, port) {
+            Some(listener) if is_opaque(listener) => self.opaque(listener, Some(about), tls).await,
+            _ => {}
+        }
+    }
+
+    async fn http(&self, listener: &Arc<Listener>, is_h2: bool, conn: pingora_core::Result<Conn>) {
+        let Ok(conn) = conn else { return };
+        let meshed = conn.connection().is_some_and(|connection| connection.principal().is_some());
+        let shared = &self.worker.shared;
+        let _registered = shared.register(&listener.key, meshed, &self.closing);
+        shared.metrics.connections.accepted(Accepted::Served);
+        let _open = shared.metrics.connections.open(if is_h2 { Carries::Http2 } else { Carries::Http1 });
+        if is_h2 { http2(self.worker, conn).await } else { http1(self.worker, conn).await }
+    }
+
+    async fn opaque<S>(&self, listener: &Arc<Listener>, tls: Option<TlsInfo>, io: S)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+    {
+        let connection = self.connection(listener, tls);
+        let meshed = connection.principal().is_some();
+        let refusal = (listener.spec.mesh == Some(MeshMode::Strict) && !meshed).then(mesh_required);
+        let _registered = self.worker.shared.register(&listener.key, meshed, &self.closing);
+        l4::serve(&self.worker.shared, &self.snapshot, listener, &connection, refusal, io).await;
+    }
+
+    fn connection(&self, listener: &Arc<Listener>, tls: Option<TlsInfo>) -> Connection {
+        Connection {
+            bind: self.bind,
+            listener: listener.key.clone(),
+            peer: self.peer,
+            destination: self.destination,
+            tls,
+            generation: self.snapshot.generation,
+            closing: self.closing.clone(),
+        }
+    }
+}
+
+fn is_opaque(listener: &Listener) -> bool {
+    matches!(listener.spec.protocol, Protocol::Tcp | Protocol::Detect)
+}
+
+/// Only the reserved name of the workload itself is the mesh hop; any other TLS is the application's.
+fn is_mesh_hop(listener: &Listener, name: Option<&str>) -> bool {
+    let identity = listener.spec.mesh.and(listener.spec.identity.as_ref());
+    identity.is_some_and(|identity| name == Some(identity.dns_name().as_str()))
+}
+
+async fn handshake(config: &Arc<ServerConfig>, raw: Raw) -> Option<TlsStream<Raw>> {
+    timeout(HANDSHAKE, TlsAcceptor::from(config.clone()).accept(raw)).await.ok()?.ok()
+}
+
+/// Any listener of the socket that takes this destination: they agree on what is spoken.
+fn first(snapshot: &Snapshot, bind: Bind, destination: SocketAddr) -> Option<&Arc<Listener>> {
+    snapshot.sockets.get(&bind)?.iter().find(|listener| {
+        listener.spec.destination.as_ref().is_none_or(|takes| {
+            (takes.addresses.is_empty() || takes.addresses.contains(&destination.ip()))
+                && takes.port.is_none_or(|port| port == destination.port())
+        })
+    })
+}
+
+/// Where the caller wanted to go. `None`: nowhere but to us; a captured connection that was not redirected would come back for ever.
+fn destination(tcp: &TcpStream, bind: Bind) -> Option<SocketAddr> {
+    let local = canonical(tcp.local_addr().ok()?);
+    let Bind::Captured(port) = bind else { return Some(local) };
+    let socket = SockRef::from(tcp);
+    let original = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let original = canonical(original.ok()?.as_socket()?);
+    (original != local && original.port() != port).then_some(original)
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = address.ip().to_canonical();
+    SocketAddr::new(ip, address.port())
+}

@@ -1,0 +1,196 @@
+//! What is spoken on a connection, found out from its first bytes without taking them.
+//!
+//! Never guesses from less than it needs: one byte at a time gives the same answer as all at once.
+
+use super::raw::Raw;
+use std::io;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Silent and undecided clients of a `Detect` listener are opaque after this: the protocol may be one where the server speaks first.
+pub const DETECT: Duration = Duration::from_secs(3);
+/// A request line that has not ended by here is none.
+const MAX_LINE: usize = 16 * 1024;
+/// The longest method name there is in the IANA registry has 17 letters.
+const MAX_METHOD: usize = 32;
+/// A ClientHello larger than this is refused; one with a post-quantum key share has less than 2 KiB.
+const MAX_HELLO: usize = 64 * 1024;
+/// How every HTTP/2 connection begins (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// A TLS ClientHello comes.
+    Tls,
+    /// HTTP/2 by prior knowledge.
+    Http2,
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// Something else.
+    Opaque,
+}
+
+/// What a ClientHello asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// SNI, lower-case.
+    pub server_name: Option<String>,
+    /// ALPN protocols, most wanted first.
+    pub alpn: Vec<Vec<u8>>,
+}
+
+/// Why there is no ClientHello.
+#[derive(Debug, thiserror::Error)]
+pub enum HelloError {
+    /// The connection ended or failed.
+    #[error("the connection ended before its ClientHello: {0}")]
+    Io(#[from] io::Error),
+    /// The bytes are no ClientHello; what to answer with.
+    #[error("not a ClientHello: {0}")]
+    Invalid(rustls::Error, Vec<u8>),
+    /// More than [`MAX_HELLO`].
+    #[error("a ClientHello of more than 64 KiB")]
+    TooLarge,
+}
+
+/// What `bytes` are the beginning of; `None`: more are needed.
+pub fn classify(bytes: &[u8]) -> Option<Spoken> {
+    if bytes.first() == Some(&0x16) {
+        return tls(bytes);
+    }
+    let n = bytes.len().min(PREFACE.len());
+    if bytes[..n] == PREFACE[..n] {
+        return (n == PREFACE.len()).then_some(Spoken::Http2);
+    }
+    http1(bytes)
+}
+
+/// A handshake record (22) of version 3.x that holds a ClientHello (1).
+fn tls(bytes: &[u8]) -> Option<Spoken> {
+    match (bytes.get(1), bytes.get(5)) {
+        (Some(major), _) if *major != 3 => Some(Spoken::Opaque),
+        (_, Some(kind)) => Some(if *kind == 1 { Spoken::Tls } else { Spoken::Opaque }),
+        _ => None,
+    }
+}
+
+/// `method SP target SP HTTP/1.x` and a line end (RFC 9112 section 3).
+fn http1(bytes: &[u8]) -> Option<Spoken> {
+    let method = bytes.iter().position(|byte| !is_token(*byte));
+    match method {
+        None if bytes.len() <= MAX_METHOD => return None,
+        Some(end) if (1..=MAX_METHOD).contains(&end) && bytes[end] == b' ' => {}
+        _ => return Some(Spoken::Opaque),
+    }
+    match bytes.iter().position(|byte| *byte == b'\n') {
+        Some(end) => {
+            let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+            let is_http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
+            Some(if is_http { Spoken::Http1 } else { Spoken::Opaque })
+        }
+        None if bytes.len() < MAX_LINE => None,
+        None => Some(Spoken::Opaque),
+    }
+}
+
+/// A byte of a token (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Looks until it is clear what is spoken, or until the deadline, when it is opaque. `None`: the client left without a byte.
+pub async fn detect(raw: &mut Raw, deadline: Instant) -> io::Result<Option<Spoken>> {
+    loop {
+        if let Some(spoken) = classify(raw.seen()) {
+            return Ok(Some(spoken));
+        }
+        match timeout_at(deadline, raw.look()).await {
+            Err(_) => return Ok(Some(Spoken::Opaque)),
+            Ok(Ok(0)) => return Ok((!raw.seen().is_empty()).then_some(Spoken::Opaque)),
+            Ok(result) => result?,
+        };
+    }
+}
+
+/// Looks until the whole ClientHello has been seen, however it is cut into records and segments.
+pub async fn hello(raw: &mut Raw) -> Result<Hello, HelloError> {
+    let mut acceptor = rustls::server::Acceptor::default();
+    let mut fed = 0;
+    loop {
+        while fed < raw.seen().len() {
+            let n = acceptor.read_tls(&mut &raw.seen()[fed..])?;
+            fed += n;
+            match acceptor.accept() {
+                Ok(Some(accepted)) => {
+                    let hello = accepted.client_hello();
+                    let server_name = hello.server_name().map(str::to_ascii_lowercase);
+                    let alpn = hello.alpn().map(|names| names.map(<[u8]>::to_vec).collect()).unwrap_or_default();
+                    return Ok(Hello { server_name, alpn });
+                }
+                Ok(None) if n == 0 => return Err(HelloError::TooLarge),
+                Ok(None) => {}
+                Err((error, mut alert)) => {
+                    let mut answer = Vec::new();
+                    alert.write_all(&mut answer)?;
+                    return Err(HelloError::Invalid(error, answer));
+                }
+            }
+        }
+        if raw.seen().len() > MAX_HELLO {
+            return Err(HelloError::TooLarge);
+        }
+        if raw.look().await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_beginning_is_told_from_the_others_even_byte_by_byte() {
+        let client_hello = [0x16, 3, 1, 0, 200, 1, 0, 0, 196];
+        let table: &[(&[u8], Option<Spoken>)] = &[
+            (b"", None),
+            (b"G", None),
+            (b"GET / HTTP/1.1\r\n", Some(Spoken::Http1)),
+            (b"GET / HTTP/1.0\r\n\r\n", Some(Spoken::Http1)),
+            (b"M-SEARCH * HTTP/1.1\n", Some(Spoken::Http1)),
+            (b"GET /\xc3\xa4 b HTTP/1.1\r\n", Some(Spoken::Http1)),
+            (b"GET / HTTP/1.", None),
+            (b"GET /\r\n", Some(Spoken::Opaque)),
+            (b"GET / HTTP/2.0\r\n", Some(Spoken::Opaque)),
+            (b"GET / HTTP/1.12\r\n", Some(Spoken::Opaque)),
+            (b" GET / HTTP/1.1\r\n", Some(Spoken::Opaque)),
+            (b"\r\nGET / HTTP/1.1\r\n", Some(Spoken::Opaque)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Spoken::Http2)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM", None),
+            (b"PRI * HTTP/1.1\r\n", Some(Spoken::Http1)),
+            (b"EHLO mail\r\n", Some(Spoken::Opaque)),
+            (b"PING\r\n", Some(Spoken::Opaque)),
+            (b"*1\r\n$4\r\nPING\r\n", Some(Spoken::Opaque)),
+            (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", Some(Spoken::Opaque)),
+            (&client_hello, Some(Spoken::Tls)),
+            (&client_hello[..5], None),
+            (b"\x16\x02\x00", Some(Spoken::Opaque)),
+            (b"\x16\x03\x01\x00\x05\x02", Some(Spoken::Opaque)),
+            (b"ThisIsAVeryLongWordWithoutAnySpaceInIt", Some(Spoken::Opaque)),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(classify(bytes), *expected, "{:?}", String::from_utf8_lossy(bytes));
+            let stepwise = (0..=bytes.len()).find_map(|n| classify(&bytes[..n]));
+            assert_eq!(stepwise, *expected, "byte by byte: {:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_opaque_at_last() {
+        let mut endless = b"GET /".to_vec();
+        endless.resize(MAX_LINE, b'a');
+        assert_eq!(classify(&endless[..MAX_LINE - 1]), None);
+        assert_eq!(classify(&endless), Some(Spoken::Opaque));
+    }
+}

@@ -1,0 +1,85 @@
+//! The accepted socket, with the bytes that detection has read put back in front.
+
+use bytes::BytesMut;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A TCP connection whose first bytes can be looked at and read again.
+#[derive(Debug)]
+pub struct Raw {
+    tcp: TcpStream,
+    seen: BytesMut,
+}
+
+impl Raw {
+    /// Nothing has been looked at yet.
+    pub fn new(tcp: TcpStream) -> Self {
+        Self { tcp, seen: BytesMut::new() }
+    }
+
+    /// What has been looked at and not yet been read.
+    pub fn seen(&self) -> &[u8] {
+        &self.seen
+    }
+
+    /// Looks further; 0 is the end. Safe to cancel: nothing is lost.
+    pub async fn look(&mut self) -> io::Result<usize> {
+        self.tcp.read_buf(&mut self.seen).await
+    }
+
+    /// The socket itself.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+}
+
+impl AsRawFd for Raw {
+    fn as_raw_fd(&self) -> RawFd {
+        self.tcp.as_raw_fd()
+    }
+}
+
+/// Moves what fits from `from` to `to` and frees `from` once it is empty.
+pub(super) fn take(from: &mut BytesMut, to: &mut ReadBuf<'_>) {
+    let n = from.len().min(to.remaining());
+    to.put_slice(&from.split_to(n));
+    if from.is_empty() {
+        *from = BytesMut::new();
+    }
+}
+
+impl AsyncRead for Raw {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.seen.is_empty() {
+            return Pin::new(&mut self.tcp).poll_read(cx, to);
+        }
+        take(&mut self.seen, to);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Raw {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+}

@@ -1,0 +1,203 @@
+//! Workers: current-thread runtimes on threads of their own, each with its own upstream pools.
+
+use super::closing::Closing;
+use super::conn;
+use crate::connection::Connection;
+use crate::l4::Observer;
+use crate::observe::Metrics;
+use crate::snapshot::{Listener, Snapshot};
+use crate::tls::MeshTransport;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::{HttpProxy, ProxyHttp, http_proxy};
+use selvage_config::resource::listener::MeshMode;
+use selvage_policy::{Denial, Key};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Connections of a whole proxy at once.
+pub const MAX_CONNECTIONS: usize = 16_384;
+/// Connections of one socket at once: a flood on one listener leaves room for the others.
+pub const MAX_PER_SOCKET: usize = 12_288;
+/// Idle upstream connections a worker keeps.
+const UPSTREAM_POOL: usize = 1024;
+
+/// What all workers of a proxy share.
+pub struct Shared {
+    /// The configuration.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Mesh hops to upstreams.
+    pub transport: Arc<MeshTransport>,
+    /// Told of what ends below the driver.
+    pub observer: Arc<dyn Observer>,
+    /// Counted by.
+    pub metrics: Arc<Metrics>,
+    /// The end of the whole proxy.
+    pub closing: Closing,
+    /// Connections at once, over all sockets.
+    pub max_connections: usize,
+    /// Connections at once on one socket.
+    pub max_per_socket: usize,
+    open: Mutex<HashMap<u64, Open>>,
+    numbers: AtomicU64,
+    requests: AtomicUsize,
+}
+
+/// One connection that is open.
+struct Open {
+    listener: Arc<Key>,
+    meshed: bool,
+    closing: Closing,
+}
+
+/// Counts a request until dropped.
+pub struct Request<'a>(&'a AtomicUsize);
+
+/// Keeps a connection on the list of those open, until dropped.
+pub struct Registered<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+/// One thread that serves connections.
+pub struct Worker<D> {
+    /// Common to all.
+    pub shared: Arc<Shared>,
+    /// Pingora, with the driver and this worker's upstream pools.
+    pub proxy: Arc<HttpProxy<D>>,
+    running: (watch::Sender<bool>, ShutdownWatch),
+    ended: (watch::Sender<bool>, ShutdownWatch),
+}
+
+/// A started worker, as the acceptor sees it.
+pub struct Hand<D> {
+    /// Where its tasks are spawned.
+    pub handle: Handle,
+    /// It.
+    pub worker: Arc<Worker<D>>,
+    /// Connections it serves.
+    pub load: Arc<AtomicUsize>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Shared {
+    /// Nothing is open yet.
+    pub fn new(
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        transport: Arc<MeshTransport>,
+        observer: Arc<dyn Observer>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            snapshot,
+            transport,
+            observer,
+            metrics,
+            closing: Closing::default(),
+            max_connections: MAX_CONNECTIONS,
+            max_per_socket: MAX_PER_SOCKET,
+            open: Mutex::default(),
+            numbers: AtomicU64::new(0),
+            requests: AtomicUsize::new(0),
+        }
+    }
+
+    /// Tells of a request that was answered before the driver saw it.
+    pub fn refused(&self, connection: &Connection, denial: &Denial) {
+        self.metrics.requests.denied(denial);
+        self.observer.refused(connection, denial);
+    }
+
+    /// Counts a request in.
+    pub fn begin(&self) -> Request<'_> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Request(&self.requests)
+    }
+
+    /// HTTP requests in flight.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Connections that have found their listener and are open.
+    pub fn connections(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// Puts a connection on the list.
+    pub fn register(&self, listener: &Arc<Key>, meshed: bool, closing: &Closing) -> Registered<'_> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().insert(number, Open { listener: listener.clone(), meshed, closing: closing.clone() });
+        Registered { shared: self, number }
+    }
+
+    /// The ends of open connections that `listeners` no longer allow: their listener is gone, or takes mesh TLS only by now.
+    pub fn outlived(&self, listeners: &HashMap<Key, Arc<Listener>>) -> Vec<Closing> {
+        let gone = |open: &Open| match listeners.get(&*open.listener) {
+            Some(listener) => !open.meshed && listener.spec.mesh == Some(MeshMode::Strict),
+            None => true,
+        };
+        let open = self.open.lock();
+        open.values().filter(|open| !open.closing.is_draining() && gone(open)).map(|open| open.closing.clone()).collect()
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.shared.open.lock().remove(&self.number);
+    }
+}
+
+impl<D> Worker<D> {
+    /// What Pingora is told of the end: it answers the last request of a connection with `Connection: close`.
+    pub fn ending(&self, closing: &Closing) -> &ShutdownWatch {
+        if closing.is_draining() { &self.ended.1 } else { &self.running.1 }
+    }
+}
+
+impl<D> Hand<D>
+where
+    D: ProxyHttp + Send + Sync + 'static,
+    D::CTX: Send + Sync,
+{
+    /// Starts a thread with its runtime; it runs until `stop`.
+    pub fn start(name: String, shared: Arc<Shared>, driver: D, stop: CancellationToken) -> io::Result<Self> {
+        let (send, receive) = sync_channel(1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            runtime.block_on(async move {
+                let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: UPSTREAM_POOL, ..ServerConf::default() };
+                let proxy = Arc::new(http_proxy(&Arc::new(conf), driver));
+                let (running, ended) = (watch::channel(false), watch::channel(true));
+                if send.send(Arc::new(Worker { shared, proxy, running, ended })).is_ok() {
+                    stop.cancelled().await;
+                }
+            });
+        })?;
+        let worker = receive.recv().map_err(|_| io::Error::other("the worker ended while Pingora started"))?;
+        Ok(Self { handle, worker, load: Arc::default(), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The thread, to be joined once.
+    pub fn thread(&self) -> Option<JoinHandle<()>> {
+        self.thread.lock().take()
+    }
+}
+
+const _: () = assert!(crate::tls::upstream::IDLE.as_secs() < conn::IDLE.as_secs());

@@ -1,0 +1,177 @@
+//! One running proxy: its workers, its sockets, and its end.
+//!
+//! ```text
+//! start ──> workers (threads) + sockets that follow the Snapshots
+//! drain ──> readiness off, accepting stops, HTTP/1 says `Connection: close`, HTTP/2 GOAWAY; tunnels until the deadline; then all closes
+//! ```
+//!
+//! Many proxies can live in one process.
+
+use crate::l4::Observer;
+use crate::net::sockets::{Status, Workers};
+use crate::net::worker::{Hand, MAX_CONNECTIONS, MAX_PER_SOCKET, Shared};
+use crate::observe::Metrics;
+use crate::snapshot::Snapshot;
+use crate::tls::MeshTransport;
+use arc_swap::ArcSwap;
+use pingora_proxy::ProxyHttp;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+#[cfg(test)]
+mod tests;
+
+/// How often a draining proxy looks whether it is done.
+const LOOK: Duration = Duration::from_millis(10);
+/// After the deadline: for connections that were told to end to do so.
+const ABORTED: Duration = Duration::from_millis(500);
+
+/// How a proxy runs; what it serves is in its Snapshots.
+#[derive(Clone, Debug)]
+pub struct ProxyOptions {
+    /// For threads and logs.
+    pub name: String,
+    /// Workers.
+    pub threads: usize,
+    /// How long connections of a removed listener may finish.
+    pub linger: Duration,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Connections of one socket at once.
+    pub max_per_socket: usize,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self {
+            name: "proxy".into(),
+            threads: 1,
+            linger: Duration::from_secs(30),
+            max_connections: MAX_CONNECTIONS,
+            max_per_socket: MAX_PER_SOCKET,
+        }
+    }
+}
+
+/// What a proxy works with, besides its options.
+pub struct Parts {
+    /// The configuration; swapped by the feed.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Told of each swap.
+    pub changes: watch::Receiver<u64>,
+    /// Mesh hops, shared with the driver.
+    pub transport: Arc<MeshTransport>,
+    /// Metrics, shared with the driver.
+    pub metrics: Arc<Metrics>,
+    /// Told of what ends below the driver.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// Why a proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Pingora panics over this one.
+    #[error("SSL_CERT_FILE names {0}, which cannot be read; unset it or name a bundle of certificates")]
+    Bundle(PathBuf),
+    /// A thread or a runtime.
+    #[error("cannot start worker {0}: {1}")]
+    Worker(usize, io::Error),
+}
+
+/// A running proxy. Dropping it ends it at once; [`Proxy::drain`] ends it in order.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    open: Arc<std::sync::atomic::AtomicUsize>,
+    status: watch::Receiver<Status>,
+    ready: watch::Sender<bool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    stop: CancellationToken,
+    _stop: DropGuard,
+}
+
+impl Proxy {
+    /// Starts it; `driver` makes the HTTP driver of each worker. Blocks until the workers run (not the sockets: see [`Proxy::status`]).
+    pub fn start_with<D>(options: &ProxyOptions, parts: Parts, mut driver: impl FnMut(usize) -> D) -> Result<Self, StartError>
+    where
+        D: ProxyHttp + Send + Sync + 'static,
+        D::CTX: Send + Sync,
+    {
+        if let Some(bundle) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
+            && std::fs::File::open(&bundle).is_err()
+        {
+            return Err(StartError::Bundle(bundle));
+        }
+        let Parts { snapshot, changes, transport, metrics, observer } = parts;
+        let mut shared = Shared::new(snapshot, transport, observer, metrics);
+        shared.max_connections = options.max_connections;
+        shared.max_per_socket = options.max_per_socket;
+        let shared = Arc::new(shared);
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let hands = (0..options.threads.max(1))
+            .map(|place| {
+                let name = format!("{}-{place}", options.name);
+                Hand::start(name, shared.clone(), driver(place), stop.clone()).map_err(|error| StartError::Worker(place, error))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let threads = hands.iter().filter_map(Hand::thread).collect();
+        let first = hands[0].handle.clone();
+        let open = Arc::default();
+        let workers = Arc::new(Workers { shared: shared.clone(), hands, open: Arc::clone(&open) });
+        let (sender, status) = watch::channel(Status::default());
+        first.spawn(workers.reconcile(changes, sender, options.linger));
+        Ok(Self { shared, open, status, ready: watch::Sender::new(true), threads, stop, _stop: guard })
+    }
+
+    /// Which sockets are open, and why others are not.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Whether it takes new work; false from the beginning of a drain.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// HTTP requests in flight.
+    pub fn requests(&self) -> usize {
+        self.shared.requests()
+    }
+
+    /// Connections open.
+    pub fn connections(&self) -> usize {
+        self.open.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Ends it in order: what is under way may finish until the deadline. Returns how many connections had to be cut off.
+    pub async fn drain(&self, deadline: Duration) -> usize {
+        self.ready.send_replace(false);
+        self.shared.closing.drain();
+        let end = Instant::now() + deadline;
+        while self.connections() > 0 && Instant::now() < end {
+            sleep(LOOK).await;
+        }
+        let cut = self.connections();
+        self.shared.closing.abort();
+        let end = Instant::now() + ABORTED;
+        while self.connections() > 0 && Instant::now() < end {
+            sleep(LOOK).await;
+        }
+        self.stop.cancel();
+        cut
+    }
+
+    /// Waits for its threads to end, after [`Proxy::drain`].
+    pub async fn join(mut self) {
+        let threads = std::mem::take(&mut self.threads);
+        let stop = self.stop.clone();
+        stop.cancelled().await;
+        // A worker that panicked has said so already; there is nothing to pass on.
+        let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+    }
+}
