@@ -3,13 +3,14 @@
 use super::preamble;
 use crate::connection::Connection;
 use crate::net::worker::Shared;
+use crate::snapshot::decide::{self, Next};
 use crate::snapshot::{Backend, Listener, Rule, Snapshot};
 use crate::state::clock;
 use crate::tls::MeshTransport;
 use selvage_config::Endpoint;
-use selvage_config::resource::listener::{Bind, Forward};
+use selvage_config::resource::listener::Bind;
 use selvage_policy::exchange::{Destination, Source};
-use selvage_policy::list::{GuardSet, Progress, Purpose};
+use selvage_policy::list::Purpose;
 use selvage_policy::{Denial, Exchange, Key, Reason, SpiffeId};
 use std::io;
 use std::net::SocketAddr;
@@ -48,44 +49,19 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
     let source = Source { address: connection.peer.ip(), principal: connection.principal().cloned() };
     let destination = Destination { address: target(listener, connection) };
     let exchange = Exchange { source: &source, destination: &destination, http: None, now: clock::now(), wall: SystemTime::now() };
-    let guard = |guards: &GuardSet| allow(guards, &exchange);
-    let backend = match &listener.spec.forward {
-        Forward::Local(address) => {
-            guard(&listener.guards)?;
-            let limit = listener.settings.resolve(&exchange).connect_timeout.unwrap_or(CONNECT);
-            return Ok(Dialled {
-                route: None,
-                endpoint: *address,
-                stream: Stream::Plain(connect(*address, limit).await.map_err(unreachable)?),
-            });
+    let decided = decide::request(snapshot, connection.into(), &exchange, Purpose::Live);
+    let no_route = || Denial::of(Reason::NoRoute, "no TCPRoute is attached to this listener");
+    let (address, limit) = match decided.next? {
+        Next::Forward => {
+            let matched = decided.matched.ok_or_else(no_route)?;
+            return to_rule(shared, snapshot, listener, &matched.rule, &exchange).await;
         }
-        Forward::Routes => {
-            let Some(rule) = listener.routes.tcp() else {
-                guard(&listener.guards)?;
-                return Err(Denial::of(Reason::NoRoute, "no TCPRoute is attached to this listener"));
-            };
-            guard(&rule.guards)?;
-            return to_rule(shared, snapshot, listener, &rule, &exchange).await;
-        }
-        Forward::Backend(key) => snapshot.backends.get(key),
-        Forward::Destination => snapshot.by_address.get(&(connection.destination.ip(), connection.destination.port())),
+        Next::Redirect(_) => return Err(no_route()),
+        Next::Local(address) => (address, listener.settings.resolve(&exchange).connect_timeout.unwrap_or(CONNECT)),
+        Next::PassThrough(address) if may_pass(snapshot, address) => (address, CONNECT),
+        Next::PassThrough(_) => return Err(Denial::of(Reason::InvalidBackend, "the destination is this proxy or this host")),
     };
-    guard(&listener.guards)?;
-    match (backend, &listener.spec.forward) {
-        (Some(backend), _) => {
-            let rule = backend.routes.tcp().unwrap_or_else(|| backend.default_rule.clone());
-            guard(&rule.guards)?;
-            to_rule(shared, snapshot, listener, &rule, &exchange).await
-        }
-        (None, Forward::Destination) => {
-            let address = connection.destination;
-            if !may_pass(snapshot, address) {
-                return Err(Denial::of(Reason::InvalidBackend, "the destination is this proxy or this host"));
-            }
-            Ok(Dialled { route: None, endpoint: address, stream: Stream::Plain(connect(address, CONNECT).await.map_err(unreachable)?) })
-        }
-        (None, _) => Err(Denial::of(Reason::InvalidBackend, "the backend of this listener does not exist")),
-    }
+    Ok(Dialled { route: None, endpoint: address, stream: Stream::Plain(connect(address, limit).await.map_err(unreachable)?) })
 }
 
 /// The address guards see. A bound listener's port is the one the outside knows it by, not the one of the socket.
@@ -93,16 +69,6 @@ fn target(listener: &Listener, connection: &Connection) -> SocketAddr {
     match connection.bind {
         Bind::Bound(_) => SocketAddr::new(connection.destination.ip(), listener.spec.port),
         Bind::Captured(_) => connection.destination,
-    }
-}
-
-fn allow(guards: &GuardSet, exchange: &Exchange<'_>) -> Result<(), Denial> {
-    if guards.is_empty() {
-        return Ok(());
-    }
-    match guards.run(exchange, Purpose::Live) {
-        Progress::Done(decision) => decision.denial.map_or(Ok(()), Err),
-        Progress::Ask(call) => match call {},
     }
 }
 
@@ -117,18 +83,21 @@ async fn to_rule(
     let Some(backend) = &chosen.backend else {
         return Err(Denial::of(Reason::InvalidBackend, "the backend of this route does not exist"));
     };
-    let settings = rule.settings.resolve(exchange);
-    let limit = settings.connect_timeout.or(backend.settings.resolve(exchange).connect_timeout).unwrap_or(CONNECT);
+    let settings = chosen.settings.resolve(exchange);
+    let limit = settings.connect_timeout.unwrap_or(CONNECT);
     // Retries that a policy turned off are off; more than one more try helps nobody who waits for a connection.
     let tries = if settings.attempts == Some(0) { 1 } else { TRIES };
     let mut guarded = false;
     let mut tried = Vec::new();
     let mut last = Denial::of(Reason::NoEndpoint, "no endpoint of the backend is ready");
     for _ in 0..tries {
-        let Some(state) = backend.endpoints.pick(&tried).filter(|state| !tried.contains(&state.endpoint.address)) else { break };
+        let Some(state) = backend.endpoints.pick(&tried, rand::random()).filter(|state| !tried.contains(&state.endpoint.address)) else {
+            break;
+        };
         let endpoint = &state.endpoint;
         if endpoint.identity.is_none() && !guarded {
-            allow(&backend.guards, exchange)?;
+            let decision = decide::destination(listener, backend, endpoint.address, exchange, Purpose::Live);
+            decision.denial.map_or(Ok(()), Err)?;
             guarded = true;
         }
         let mut flight = state.begin();

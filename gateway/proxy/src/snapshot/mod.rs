@@ -1,14 +1,30 @@
 //! The immutable runtime form of a configuration. Swapped whole; a request sees exactly one.
+//!
+//! ```text
+//! Resources --compile--> Snapshot { sockets: Bind -> Listener -> RouteTable -> Rule -> Backend, destinations: Key -> RouteTable }
+//! request  --decide--> Next (to a backend, redirect, to the application) or Denial
+//! ```
 
-use crate::state::balance::EndpointSet;
+mod compile;
+pub mod decide;
+pub mod rewrite;
+mod rule;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::state::Live;
+pub use rule::{Backend, Destination, Matched, Rule, RuleBackend};
+pub use table::{Placed, RouteTable};
+
 use crate::tls::Certificate;
 use rustls::ServerConfig;
 use selvage_config::resource::listener::Bind;
-use selvage_config::resource::route::{FilterSpec, RouteSpec};
-use selvage_config::{BackendSpec, ListenerSpec, MeshSpec, Resource};
+use selvage_config::{ListenerSpec, MeshSpec};
 use selvage_policy::list::{GuardSet, PostureAt};
 use selvage_policy::traffic::TrafficSet;
-use selvage_policy::{Denial, Exchange, Key, SpiffeId};
+use selvage_policy::{Key, SpiffeId};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -24,12 +40,14 @@ pub struct Snapshot {
     pub sockets: BTreeMap<Bind, Vec<Arc<Listener>>>,
     /// Every listener.
     pub listeners: HashMap<Key, Arc<Listener>>,
-    /// Every backend.
-    pub backends: HashMap<Key, Arc<Backend>>,
-    /// Backends by cluster address and port.
-    pub by_address: HashMap<(IpAddr, u16), Arc<Backend>>,
+    /// Every Service port as callers reach it: its routes, else its endpoints.
+    pub destinations: HashMap<Key, Arc<Destination>>,
+    /// Destinations by cluster address and port.
+    pub by_address: HashMap<(IpAddr, u16), Arc<Destination>>,
     /// Leaf certificates of the identities this proxy speaks for.
     pub identities: HashMap<SpiffeId, Arc<Certificate>>,
+    /// What the next compile may reuse.
+    parts: compile::Parts,
 }
 
 /// A listener ready to serve.
@@ -51,68 +69,8 @@ pub struct Listener {
     pub settings: Arc<TrafficSet>,
 }
 
-/// A Service port ready to be chosen.
-#[derive(Debug)]
-pub struct Backend {
-    /// Its key.
-    pub key: Arc<Key>,
-    /// As it was sent.
-    pub spec: BackendSpec,
-    /// Routes whose parent it is (mesh).
-    pub routes: Arc<RouteTable>,
-    /// The rule that balances over its endpoints where it has no routes.
-    pub default_rule: Arc<Rule>,
-    /// Guards of its chain, run at [`selvage_policy::verdict::Scope::Destination`] for endpoints without a sidecar.
-    pub guards: Arc<GuardSet>,
-    /// Traffic settings of its chain.
-    pub settings: Arc<TrafficSet>,
-    /// Its endpoints: live, outside the Snapshot.
-    pub endpoints: Arc<EndpointSet>,
-}
-
-/// A rule ready to be applied.
-#[derive(Debug)]
-pub struct Rule {
-    /// The route it is of, for logs and explain; the backend's key for a default rule.
-    pub route: Arc<Key>,
-    /// Its name, or its number.
-    pub name: Arc<str>,
-    /// Guards of the whole chain: Gateway, listener, route, rule. Empty for mesh routes.
-    pub guards: Arc<GuardSet>,
-    /// Traffic settings of the whole chain, the route's own fields first.
-    pub settings: Arc<TrafficSet>,
-    /// Changes, in order.
-    pub filters: Vec<FilterSpec>,
-    /// Where it goes.
-    pub backends: Vec<RuleBackend>,
-}
-
-/// One weighted backend of a rule.
-#[derive(Debug)]
-pub struct RuleBackend {
-    /// Absent: requests get `invalid_backend`.
-    pub backend: Option<Arc<Backend>>,
-    /// Share.
-    pub weight: u32,
-    /// Changes for requests that go here.
-    pub filters: Vec<FilterSpec>,
-}
-
-/// Host table, then path tables.
-#[derive(Debug, Default)]
-pub struct RouteTable {}
-
-/// A matched rule.
-#[derive(Clone, Debug)]
-pub struct Matched {
-    /// The rule.
-    pub rule: Arc<Rule>,
-    /// Length of the matched path prefix in bytes, for prefix rewrites.
-    pub prefix: Option<usize>,
-}
-
 /// A Resource that could not be used.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// Which.
     pub key: Key,
@@ -122,70 +80,43 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// State that outlives Snapshots, handed to each compile: endpoint sets, buckets, budgets.
-#[derive(Debug, Default)]
-pub struct Live {}
-
 impl Snapshot {
-    /// The configuration of a proxy that knows nothing: no listeners.
-    pub fn empty() -> Self {
-        unimplemented!("contract")
-    }
-
-    /// Compiles Resources. What cannot be used is rejected one by one: a guard refuses on its attachments, a listener, route or backend keeps
-    /// the form it had in `previous`, a traffic policy is dropped.
-    pub fn compile(previous: &Self, resources: &BTreeMap<Key, Arc<Resource>>, live: &Live) -> (Self, Vec<Rejection>) {
-        let _ = (previous, resources, live);
-        unimplemented!("contract")
-    }
-
-    /// The listener for a new connection: by socket, original destination and, once known, TLS name.
+    /// The listener for a new connection: by socket, original destination and, once known, TLS name. The reserved name of a mesh hop
+    /// finds the listener that answers for that identity. Without a name it is the least specific one that takes the destination.
     pub fn accept(&self, bind: Bind, destination: SocketAddr, server_name: Option<&str>) -> Option<&Arc<Listener>> {
-        let _ = (bind, destination, server_name);
-        unimplemented!("contract")
+        let mut here = self.at(bind, destination);
+        let Some(name) = server_name else { return here.next_back() };
+        let mesh = |listener: &Listener| {
+            listener.spec.mesh.is_some() && listener.spec.identity.as_ref().is_some_and(|identity| identity.dns_name() == name)
+        };
+        here.find(|listener| mesh(listener) || listener.serves(name))
     }
 
     /// The listener for a request on that connection: the most specific by host (Gateway API listener isolation).
     pub fn listener(&self, bind: Bind, destination: SocketAddr, host: &str) -> Option<&Arc<Listener>> {
-        let _ = (bind, destination, host);
-        unimplemented!("contract")
+        self.at(bind, destination).find(|listener| listener.serves(host))
     }
 
     /// The target's own posture at a listener, if it is applied there.
     pub fn posture(&self, spec: &ListenerSpec) -> Option<PostureAt> {
-        let _ = spec;
-        unimplemented!("contract")
+        let identity = spec.identity.clone().filter(|_| spec.posture)?;
+        Some(PostureAt { posture: self.mesh.posture, identity, aliases: self.mesh.trust_domain_aliases.clone().into() })
+    }
+
+    /// Listeners of a socket that take this original destination, most specific first.
+    fn at(&self, bind: Bind, destination: SocketAddr) -> impl DoubleEndedIterator<Item = &Arc<Listener>> {
+        self.sockets.get(&bind).into_iter().flatten().filter(move |listener| {
+            listener.spec.destination.as_ref().is_none_or(|wanted| {
+                wanted.port.is_none_or(|port| port == destination.port())
+                    && (wanted.addresses.is_empty() || wanted.addresses.contains(&destination.ip()))
+            })
+        })
     }
 }
 
-impl RouteTable {
-    /// Builds the table of the routes attached to one parent. `hostname` is the listener's; mesh parents ignore host names.
-    pub fn build(routes: &[(Arc<RouteSpec>, i64, Vec<Arc<Rule>>)], hostname: Option<&str>, mesh: bool) -> Self {
-        let _ = (routes, hostname, mesh);
-        unimplemented!("contract")
-    }
-
-    /// The rule of highest precedence that matches (Gateway API: host, then path, method, headers, query, then oldest, then name, then order).
-    pub fn find(&self, exchange: &Exchange<'_>) -> Option<Matched> {
-        let _ = exchange;
-        unimplemented!("contract")
-    }
-
-    /// The rule for a connection without HTTP: the oldest TCPRoute's.
-    pub fn tcp(&self) -> Option<Arc<Rule>> {
-        unimplemented!("contract")
-    }
-
-    /// Whether no route is attached.
-    pub fn is_empty(&self) -> bool {
-        unimplemented!("contract")
-    }
-}
-
-impl Rule {
-    /// Picks a backend by weight; `random` is uniform over all of u64.
-    pub fn backend(&self, random: u64) -> Result<&RuleBackend, Denial> {
-        let _ = random;
-        unimplemented!("contract")
+impl Listener {
+    /// Whether it serves this host (lower-case, no port).
+    pub fn serves(&self, host: &str) -> bool {
+        self.spec.hostname.as_ref().is_none_or(|hostname| hostname.matches(host))
     }
 }

@@ -1,1 +1,0 @@
-//! The proxy side: connects, resumes, applies transactions, for ever.

@@ -1,0 +1,223 @@
+//! The one sequence of decisions about a request: live traffic, opaque TCP and `explain` all call it, so they cannot differ.
+//!
+//! ```text
+//! request():      listener -> mesh required? -> route -> guards (scope request) -> redirect -> Next
+//! Next::Forward:  Chosen::of(matched, random) -> rewrite::Target of the rule's and the backend's filters -> endpoint
+//! destination():  guards of the target, once per Exchange and backend, for an endpoint without a sidecar
+//! attempt
+//! ```
+//!
+//! A driver does, in this order:
+//! 1. make the Exchange from the canonical request (`http: None` for opaque TCP), with headers only we may set removed;
+//! 2. [`request`]: log `decided.guards` (audit, fields, who allowed it) whatever the outcome, then act on `decided.next`;
+//! 3. for [`Next::Forward`]: [`Matched::rule`]`.backend(random)` once per Exchange, `settings.resolve(exchange)` for timeouts and retries,
+//!    apply [`super::rewrite`] for the rule's filters and then the backend's;
+//! 4. per try: `backend.endpoints.pick(tried, random)`; `None` is `no_endpoint`. If the endpoint has no identity and
+//!    [`destination`] was not run for this Exchange and backend yet, run it on the **rewritten** request and stop if it denies;
+//! 5. the attempt.
+
+use super::rewrite::{self, Redirect};
+use super::{Backend, Destination, Listener, Matched, RouteTable, Snapshot};
+use crate::connection::Connection;
+use selvage_config::resource::listener::{Bind, Forward, MeshMode, Protocol};
+use selvage_config::resource::route::FilterSpec;
+use selvage_policy::exchange::Destination as DestinationFacts;
+use selvage_policy::list::{Decision, GuardSet, Progress, Purpose};
+use selvage_policy::{Denial, Exchange, Key, Reason, Source, SpiffeId};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// How a request came to us: the facts of its connection that choose a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The socket.
+    pub bind: Bind,
+    /// The original destination.
+    pub destination: SocketAddr,
+    /// TLS that we terminated, if any.
+    pub tls: Option<ArrivalTls<'a>>,
+}
+
+/// The TLS part of an [`Arrival`].
+#[derive(Clone, Copy, Debug)]
+pub struct ArrivalTls<'a> {
+    /// The listener that answered the handshake.
+    pub listener: &'a Key,
+    /// SNI, lower-case.
+    pub server_name: Option<&'a str>,
+    /// On a mesh hop: the identity the peer proved.
+    pub peer: Option<&'a SpiffeId>,
+}
+
+/// What was decided about a request before it is sent anywhere.
+#[derive(Debug)]
+pub struct Decided {
+    /// The listener that takes it; absent if none does.
+    pub listener: Option<Arc<Listener>>,
+    /// The Service it is for, on listeners that forward to Services.
+    pub destination: Option<Arc<Destination>>,
+    /// The rule that matched; present also where its guards denied.
+    pub matched: Option<Matched>,
+    /// What the guards said; its `denial` is in `next` too.
+    pub guards: Decision,
+    /// What to do.
+    pub next: Result<Next, Denial>,
+}
+
+/// What to do with an allowed request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Send it to a backend of the matched rule.
+    Forward,
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Send it to the application beside us.
+    Local(SocketAddr),
+    /// An unknown original destination: bytes pass untouched.
+    PassThrough(SocketAddr),
+}
+
+impl<'a> From<&'a Connection> for Arrival<'a> {
+    fn from(connection: &'a Connection) -> Self {
+        let tls = connection.tls.as_ref().map(|tls| ArrivalTls {
+            listener: &connection.listener,
+            server_name: tls.server_name.as_deref(),
+            peer: tls.peer.as_ref(),
+        });
+        Self { bind: connection.bind, destination: connection.destination, tls }
+    }
+}
+
+/// Decides about a request, or about an opaque connection where the Exchange has no HTTP.
+pub fn request(snapshot: &Snapshot, arrival: Arrival<'_>, exchange: &Exchange<'_>, purpose: Purpose) -> Decided {
+    let mut decided = Decided { listener: None, destination: None, matched: None, guards: Decision::default(), next: Ok(Next::Forward) };
+    if let Err(denial) = decided.fill(snapshot, arrival, exchange, purpose) {
+        decided.next = Err(denial);
+    }
+    decided
+}
+
+/// Runs the guards of the target for an endpoint that has no sidecar to run them. `exchange` is the request as it will be sent;
+/// the caller that the target's guards see is this proxy's workload, as its own sidecar would see it over mesh TLS.
+pub fn destination(listener: &Listener, backend: &Backend, endpoint: SocketAddr, exchange: &Exchange<'_>, purpose: Purpose) -> Decision {
+    let source = Source { address: exchange.source.address, principal: listener.spec.identity.clone() };
+    let facts = DestinationFacts { address: endpoint };
+    run(&backend.guards, &Exchange { source: &source, destination: &facts, ..*exchange }, purpose)
+}
+
+/// The listener a request belongs to. Over client TLS the handshake's listener and the Host's must be one (RFC 9110 section 7.4;
+/// Gateway API: 421 where another listener serves the Host, 404 where none does).
+pub fn listener(snapshot: &Snapshot, arrival: Arrival<'_>, host: Option<&str>) -> Result<Arc<Listener>, Denial> {
+    let nothing = || Denial::of(Reason::NoRoute, "no listener here serves this host");
+    let misdirected = || Denial::of(Reason::Misdirected, "this connection was made for another host; make a new one for this host");
+    let Arrival { bind, destination, tls } = arrival;
+    let by_host = |host: Option<&str>| match host {
+        Some(host) => snapshot.listener(bind, destination, host),
+        None => snapshot.accept(bind, destination, None),
+    };
+    let Some(tls) = tls else { return by_host(host).cloned().ok_or_else(nothing) };
+    let accepted = snapshot.accept(bind, destination, tls.server_name).ok_or_else(misdirected)?;
+    if *accepted.key != *tls.listener {
+        return Err(misdirected());
+    }
+    // On a mesh hop the name is the target's identity, and Host is the application's business.
+    if tls.peer.is_some() || host.is_none() {
+        return Ok(accepted.clone());
+    }
+    let wanted = by_host(host).ok_or_else(nothing)?;
+    if wanted.key == accepted.key { Ok(accepted.clone()) } else { Err(misdirected()) }
+}
+
+impl Decided {
+    fn fill(&mut self, snapshot: &Snapshot, arrival: Arrival<'_>, exchange: &Exchange<'_>, purpose: Purpose) -> Result<(), Denial> {
+        let host = exchange.http.as_ref().map(|http| http.host);
+        let listener = listener(snapshot, arrival, host)?;
+        self.listener = Some(listener.clone());
+        let peer = arrival.tls.and_then(|tls| tls.peer);
+        if listener.spec.mesh == Some(MeshMode::Strict) && peer.is_none() {
+            return Err(Denial::of(Reason::MeshRequired, "this workload is called over mesh TLS only"));
+        }
+        // A plain connection on a listener that terminates TLS, or the reverse, is a fault of ours and must not be served.
+        if matches!(listener.spec.protocol, Protocol::Https | Protocol::Tls) && arrival.tls.is_none() {
+            return Err(Denial::of(Reason::Misdirected, "this listener is called over TLS only"));
+        }
+        match &listener.spec.forward {
+            Forward::Local(address) => {
+                self.guard(&listener.guards, exchange, purpose)?;
+                self.next = Ok(Next::Local(*address));
+                Ok(())
+            }
+            Forward::Routes => self.route(&listener, &listener.routes, false, exchange, purpose),
+            Forward::Backend(key) => {
+                let Some(found) = snapshot.destinations.get(key) else {
+                    self.guard(&listener.guards, exchange, purpose)?;
+                    return Err(Denial::of(Reason::InvalidBackend, "the Service behind this listener does not exist"));
+                };
+                self.service(&listener, found, exchange, purpose)
+            }
+            Forward::Destination => match snapshot.by_address.get(&(arrival.destination.ip(), arrival.destination.port())) {
+                Some(found) => self.service(&listener, found, exchange, purpose),
+                None => {
+                    self.guard(&listener.guards, exchange, purpose)?;
+                    self.next = Ok(Next::PassThrough(arrival.destination));
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn service(&mut self, listener: &Listener, found: &Arc<Destination>, exchange: &Exchange<'_>, purpose: Purpose) -> Result<(), Denial> {
+        self.destination = Some(found.clone());
+        // HTTP routes say nothing about bytes that are no HTTP: those are balanced as if there were none.
+        if found.routes.is_empty() || (exchange.http.is_none() && found.routes.tcp().is_none()) {
+            self.matched = Some(Matched { rule: found.default_rule.clone(), prefix: None });
+            return self.guard(&listener.guards, exchange, purpose);
+        }
+        self.route(listener, &found.routes, true, exchange, purpose)
+    }
+
+    fn route(
+        &mut self,
+        listener: &Listener,
+        table: &RouteTable,
+        mesh: bool,
+        exchange: &Exchange<'_>,
+        purpose: Purpose,
+    ) -> Result<(), Denial> {
+        let Some(matched) = table.find(exchange) else {
+            // The guards of what is outside the route hold for what no route matches, so that a refused caller learns nothing of routes.
+            self.guard(&listener.guards, exchange, purpose)?;
+            return Err(Denial::of(Reason::NoRoute, "no route matches this request"));
+        };
+        self.matched = Some(matched.clone());
+        // A rule's guards begin with the listener's; a mesh rule has none (guards are on the Service, at the target).
+        let guards = if mesh { &listener.guards } else { &matched.rule.guards };
+        self.guard(guards, exchange, purpose)?;
+        let unresolved = |filter: &FilterSpec| if let FilterSpec::Unresolved(reference) = filter { Some(reference.clone()) } else { None };
+        if let Some(reference) = matched.rule.filters.iter().find_map(unresolved) {
+            return Err(Denial::of(Reason::InvalidBackend, &format!("a filter of the route's rule does not resolve: {reference}")));
+        }
+        let redirect =
+            matched.rule.filters.iter().find_map(|filter| if let FilterSpec::Redirect(spec) = filter { Some(spec) } else { None });
+        if let (Some(spec), Some(http)) = (redirect, &exchange.http) {
+            self.next = Ok(Next::Redirect(rewrite::redirect(spec, http, matched.prefix, listener.spec.port)));
+        }
+        Ok(())
+    }
+
+    fn guard(&mut self, guards: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose) -> Result<(), Denial> {
+        self.guards = run(guards, exchange, purpose);
+        self.guards.denial.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// Runs guards to the end. No policy of this version asks anybody remote.
+fn run(guards: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose) -> Decision {
+    if guards.is_empty() {
+        return Decision::default();
+    }
+    match guards.run(exchange, purpose) {
+        Progress::Done(decision) => decision,
+        Progress::Ask(call) => match call {},
+    }
+}
