@@ -1,0 +1,1 @@
+//! The proxy side: connects, resumes, applies transactions, for ever.
