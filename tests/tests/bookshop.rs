@@ -1,0 +1,290 @@
+//! `make run`, as a user sees it: the bookshop behind an edge and three sidecars, and the five commands that are suggested.
+
+use http::Method;
+use selvage_tests::client::{raw, trusting};
+use selvage_tests::grpc::Catalogue;
+use selvage_tests::program::program;
+use selvage_tests::{Answer, Client, Directory, Running};
+use std::time::{Duration, Instant};
+
+const BOOKSHOP: &str = "examples/bookshop";
+const ORDERS_CALLERS: &str = "AuthorizationPolicy/bookshop/orders-callers";
+
+async fn bookshop() -> (Directory, Running) {
+    let directory = Directory::copy_of(BOOKSHOP);
+    let running = Running::start(&directory).await;
+    (directory, running)
+}
+
+/// A client that has its own share of the Gateway's limit.
+fn edge(running: &Running) -> Client {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    running.client("bookshop/public", 8080).with("x-client", &format!("test-{count}"))
+}
+
+/// Asks until the answer is as wanted, or time is up; then the last answer.
+async fn soon(client: &Client, path: &str, status: u16) -> Answer {
+    let begun = Instant::now();
+    loop {
+        let answer = client.get(path).await;
+        if answer.status == status || begun.elapsed() > Duration::from_secs(10) {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn explain(directory: &Directory, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let output = std::process::Command::new(program("selvage"))
+        .arg("explain")
+        .arg(directory.path())
+        .args(arguments)
+        .args(["-o", "json"])
+        .output()
+        .expect("selvage runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}\n{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), value)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_five_commands_give_what_they_promise() {
+    let (directory, running) = bookshop().await;
+    let gateway = running.gateway("bookshop/public", 8080);
+
+    // One: a request through.
+    let through = edge(&running).get("/books/2").await.expect(200).json();
+    assert_eq!(through["service"], "storefront");
+    assert_eq!(through["answer"]["book"]["title"], "Middlemarch");
+    assert_eq!(through["seen"]["selvage-principal"], "spiffe://cluster.local/ns/bookshop/sa/public-selvage");
+    assert_eq!(through["answer"]["seen"]["selvage-principal"], "spiffe://cluster.local/ns/bookshop/sa/storefront");
+
+    // Two: one refused by authorization, with its reason and the policy by name.
+    let refused = edge(&running).get("/orders/17").await.expect(403);
+    assert_eq!(refused.header("content-type"), "application/problem+json");
+    let problem = refused.json();
+    assert_eq!(problem["reason"], "authorization_denied");
+    assert_eq!(problem["policy"], ORDERS_CALLERS);
+
+    // Three: one limited.
+    let mut connection = edge(&running).connect().await.expect("a connection");
+    let mut limited = Vec::new();
+    for _ in 0..40 {
+        let answer = connection.send(Method::GET, "/books", "").await.expect("an answer");
+        if answer.status == 429 {
+            limited.push(answer);
+        } else {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+    let first = limited.first().expect("forty at once are more than twenty a second");
+    assert_eq!(first.json()["reason"], "rate_limited");
+    assert_eq!(first.json()["policy"], "RateLimitPolicy/bookshop/per-client");
+    assert!(first.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{:?}", first.headers);
+
+    // Four: explain says the same as live.
+    let url = format!("http://{gateway}/orders/17");
+    let (code, explained) = explain(&directory, &["--url", &url]);
+    assert_eq!(code, Some(1));
+    assert_eq!(explained["verdict"], "Denied");
+    assert_eq!(explained["reason"], "authorization_denied");
+    assert_eq!(explained["policy"], ORDERS_CALLERS);
+    let hops = explained["hops"].as_array().expect("hops");
+    assert_eq!(hops.len(), 2, "the edge, then the sidecar of orders: {explained:#}");
+
+    // Five: a live edit takes effect, and taken back it is gone.
+    directory.replace("app/policies.yaml", "# - { gateway: public }", "- { gateway: public }");
+    assert_eq!(soon(&edge(&running), "/orders/17", 200).await.expect(200).json()["order"]["book"], 2);
+    let (code, _) = explain(&directory, &["--url", &url]);
+    assert_eq!(code, Some(0));
+    directory.replace("app/policies.yaml", "- { gateway: public }", "# - { gateway: public }");
+    soon(&edge(&running), "/orders/17", 403).await.expect(403);
+
+    let said = running.said();
+    for wanted in ["curl", "explain", "sed -i", &gateway.to_string(), "storefront", "catalogue", "orders"] {
+        assert!(said.contains(wanted), "the summary does not mention {wanted}:\n{said}");
+    }
+    let (code, _) = running.end("TERM").await;
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_protocol_passes_edge_and_sidecar() {
+    let (directory, running) = bookshop().await;
+    let gateway = running.gateway("bookshop/public", 8080);
+
+    let two = edge(&running).http2().get("/books/1").await.expect(200);
+    assert_eq!(two.version, http::Version::HTTP_2);
+
+    // TLS, with the certificate that `up` made for the missing Secret.
+    let roots = directory.read(".selvage/certificates/root.pem");
+    let tls = trusting(&roots);
+    let https = running.client("bookshop/public", 8443).with("x-client", "tls");
+    let answer = https.clone().tls(&tls, "localhost").get("/books/1").await.expect(200).json();
+    assert_eq!(answer["seen"]["x-forwarded-proto"], "https");
+    let answer = https.http2().tls(&tls, "localhost").get("/books/1").await.expect(200);
+    assert_eq!(answer.version, http::Version::HTTP_2);
+
+    // gRPC: unary, streaming, an application's own error.
+    let catalogue = Catalogue::connect(gateway, "grpc.bookshop.example").await;
+    let (book, metadata) = catalogue.get_with(3, &[("x-client", "grpc")]).await.expect("a book");
+    assert_eq!(book["title"], "Moby-Dick");
+    assert_eq!(metadata.get("seen-selvage-principal").expect("the principal"), "spiffe://cluster.local/ns/bookshop/sa/public-selvage");
+    assert_eq!(catalogue.list().await.expect("books").len(), 4);
+    assert_eq!(catalogue.get(99).await.expect_err("no such book").code(), tonic::Code::NotFound);
+
+    // A method that no route has is refused as gRPC callers expect it.
+    let answer = Client::new(gateway)
+        .http2()
+        .with("host", "grpc.bookshop.example")
+        .with("content-type", "application/grpc")
+        .with("te", "trailers")
+        .send(Method::POST, "/bookshop.v1.Nobody/Get", "")
+        .await
+        .expect(200);
+    let status = if answer.header("grpc-status").is_empty() {
+        answer.trailers.get("grpc-status").cloned()
+    } else {
+        answer.headers.get("grpc-status").cloned()
+    };
+    assert_eq!(status.expect("a gRPC status"), "12");
+
+    // WebSocket.
+    let mut request =
+        tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(format!("ws://{gateway}/ws")).expect("a request");
+    request.headers_mut().insert("x-client", http::HeaderValue::from_static("ws"));
+    let (mut socket, _) = tokio_tungstenite::connect_async(request).await.expect("a WebSocket");
+    use futures::{SinkExt, StreamExt};
+    for text in ["one", "two"] {
+        socket.send(text.into()).await.expect("it is sent");
+        let back = socket.next().await.expect("an answer").expect("a message");
+        assert_eq!(back.into_text().expect("text"), text);
+    }
+    socket.close(None).await.expect("it closes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_edit_is_refused_by_name_and_what_worked_stays() {
+    let (directory, running) = bookshop().await;
+    let good = directory.read("app/policies.yaml");
+    edge(&running).get("/orders/17").await.expect(403);
+
+    let broken = [
+        ("action: Allow", "action: Perhaps", "action"),
+        ("paths: [\"/orders/*\"]", "paths: [\"/a/../b\"]", "paths"),
+        ("requests: 20", "requests: many", "requests"),
+        ("kind: AuthorizationPolicy", "kind: AuthorisationPolicy", "AuthorisationPolicy"),
+    ];
+    for (old, new, field) in broken {
+        let before = running.said().matches("refused").count();
+        directory.replace("app/policies.yaml", old, new);
+        let begun = Instant::now();
+        while running.said().matches("refused").count() == before {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the edit `{new}` was not refused:\n{}", running.said());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let said = running.said();
+        assert!(said.contains("policies.yaml") && said.contains(field), "the message names neither file nor field `{field}`:\n{said}");
+        edge(&running).get("/orders/17").await.expect(403);
+        edge(&running).get("/books/1").await.expect(200);
+        directory.write("app/policies.yaml", &good);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    // The next good edit is taken.
+    directory.replace("app/policies.yaml", "# - { gateway: public }", "- { gateway: public }");
+    soon(&edge(&running), "/orders/17", 200).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interrupting_it_leaves_no_process_and_no_port() {
+    let (directory, running) = bookshop().await;
+    let gateway = running.gateway("bookshop/public", 8080);
+    let wire = format!(
+        "127.{}.0.1:15410",
+        match gateway.ip() {
+            std::net::IpAddr::V4(address) => address.octets()[1],
+            std::net::IpAddr::V6(address) => panic!("{address} is no laptop address"),
+        }
+    );
+    let mut places: Vec<String> = vec![gateway.to_string(), wire];
+    for workload in running.addresses.workloads.values() {
+        places.push(format!("{}:8080", workload.mesh));
+        places.push(format!("{}:8080", workload.local));
+        places.extend(workload.services.values().map(|address| format!("{address}:8080")));
+    }
+    let open = |place: &String| std::net::TcpStream::connect(place).is_ok();
+    assert!(places.iter().all(open), "not everything listens: {:?}", places.iter().filter(|place| !open(place)).collect::<Vec<_>>());
+    let children = descendants(running.pid());
+    assert!(children.len() >= 3, "three services run: {children:?}");
+
+    // A request in flight is finished.
+    let slow = edge(&running);
+    let slow = tokio::spawn(async move { slow.get("/slow?ms=1500").await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (code, said) = running.end("INT").await;
+    assert_eq!(code, Some(0), "{said}");
+    slow.await.expect("the request did not panic").expect(200);
+
+    for child in children {
+        let gone = std::fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(") Z "));
+        assert!(gone, "process {child} still runs");
+    }
+    let left: Vec<_> = places.iter().filter(|place| open(place)).collect();
+    assert!(left.is_empty(), "something still listens: {left:?}");
+    assert!(!directory.path().join(".selvage/up.json").exists(), "up.json is left behind");
+    // And it starts again, at the same addresses.
+    let again = Running::start(&directory).await;
+    assert_eq!(again.gateway("bookshop/public", 8080), gateway);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_directories_run_beside_each_other() {
+    let (_one, first) = bookshop().await;
+    let (_two, second) = bookshop().await;
+    assert_ne!(first.gateway("bookshop/public", 8080), second.gateway("bookshop/public", 8080));
+    edge(&first).get("/books/1").await.expect(200);
+    edge(&second).get("/books/1").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ambiguous_and_hostile_requests_are_refused_at_the_edge() {
+    let (_directory, running) = bookshop().await;
+    let gateway = running.gateway("bookshop/public", 8080);
+    for (name, request) in [
+        ("two lengths", "POST /books HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+        ("length and chunks", "POST /books HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("no host", "GET /books HTTP/1.1\r\n\r\n"),
+        ("encoded slash", "GET /orders%2f17 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("backslash", "GET /orders%5c17 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("bad triplet", "GET /books/%zz HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ] {
+        let answer = raw(gateway, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{name}: {answer}");
+    }
+    // Ways to write the same path lead to the same verdict.
+    for path in ["/orders/17", "//orders/17", "/x/../orders/17", "/%6frders/17", "/orders/./17"] {
+        let answer = raw(gateway, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{path}: {answer}");
+    }
+}
+
+/// Processes below `pid`, from /proc.
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // `pid (name) state parent …`; the name may contain anything.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        parents.extend(parent.map(|parent| (id, parent)));
+    }
+    let mut found = vec![pid];
+    let mut at = 0;
+    while at < found.len() {
+        let above = found[at];
+        found.extend(parents.iter().filter(|(_, parent)| *parent == above).map(|(id, _)| *id));
+        at += 1;
+    }
+    found.split_off(1)
+}
