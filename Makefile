@@ -1,4 +1,4 @@
-# The one entry. `make run` and `make test` work on a bare machine: what is missing is installed first.
+# The one entry. `make run` and `make test` need nothing but Rust: missing build tools are installed first.
 #
 #   make run     build, and run the bookshop behind Selvage
 #   make check   the quick loop: format, lints, unit and loopback tests
@@ -14,7 +14,7 @@ PROFILE := ci
 BUILT := $(CARGO_TARGET_DIR)/$(PROFILE)
 CARGO_FLAGS := --locked --workspace --profile $(PROFILE)
 
-.PHONY: run build check test clean tools
+.PHONY: run build check test gen clean tools
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -35,6 +35,9 @@ check: tools
 
 test: tools
 	.ci/parts fmt clippy build unit suites
+
+gen: tools
+	SELVAGE_WRITE=1 cargo test $(CARGO_FLAGS) --test reference
 
 clean:
 	rm -rf $(CARGO_TARGET_DIR)
