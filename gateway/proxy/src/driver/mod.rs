@@ -6,26 +6,44 @@
 //!
 //! [`Driver`] runs this over Pingora's `HttpProxy`; each stage is one file. Nothing outside this folder may know which driver runs.
 
+mod admission;
+mod below;
+mod context;
+mod expiry;
+mod fail;
+mod forward;
+mod head;
+mod hygiene;
+mod outbound;
+mod respond;
+mod retries;
+mod trace;
+
+pub use context::Context;
+pub use expiry::within_deadline;
+
 use crate::observe::{AccessLog, Metrics};
-use crate::snapshot::{Live, Snapshot};
+use crate::snapshot::Snapshot;
+use crate::tls::MeshTransport;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use pingora_core::Result;
 use pingora_core::apps::HttpServerOptions;
-use pingora_core::server::configuration::ServerConf;
+use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_proxy::{HttpProxy, ProxyHttp, Session};
+use pingora_core::{Error, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use std::sync::Arc;
 
 /// What all workers of one proxy share.
 #[derive(Debug)]
 pub struct Shared {
     /// The configuration that holds; the feed stores a new one, each request loads it once.
-    pub snapshot: ArcSwap<Snapshot>,
-    /// State that outlives configurations.
-    pub live: Arc<Live>,
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Mesh hops to endpoints.
+    pub transport: Arc<MeshTransport>,
     /// Figures.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Lines.
     pub access: AccessLog,
     /// Limits and habits.
@@ -39,13 +57,11 @@ pub struct Options {
     pub max_headers: usize,
     /// Bytes a request's head may have.
     pub max_head: usize,
-    /// Upstream connections that are kept open without a request, a worker.
-    pub idle_upstreams: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_headers: 100, max_head: 32 * 1024, idle_upstreams: 1024 }
+        Self { max_headers: 100, max_head: 32 * 1024 }
     }
 }
 
@@ -60,25 +76,80 @@ pub fn new(shared: Arc<Shared>) -> Driver {
     Driver { shared }
 }
 
-/// Pingora's proxy around a driver, with connection pools of its own: one a worker.
-pub fn http_proxy(shared: Arc<Shared>) -> HttpProxy<Driver> {
-    let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: shared.options.idle_upstreams, ..ServerConf::default() };
-    let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), new(shared));
+/// What Pingora's proxy around a driver is told.
+pub fn server_options() -> HttpServerOptions {
     let mut options = HttpServerOptions::default();
-    // Refused by us, in the form of every refusal.
+    // CONNECT is refused by us, in the form of every refusal.
     options.allow_connect_method_proxying = true;
-    proxy.server_options = Some(options);
-    proxy
+    options
 }
 
 #[async_trait]
 impl ProxyHttp for Driver {
-    type CTX = ();
+    type CTX = Context;
 
-    fn new_ctx(&self) -> Self::CTX {}
+    fn new_ctx(&self) -> Context {
+        Context::new(&self.shared)
+    }
 
-    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        let _ = self.shared.snapshot.load();
-        unimplemented!("contract")
+    /// None: each is boxed anew for every request.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
+        // A client that has sent its request may close its half and still wait (RFC 9112 section 9.6).
+        session.as_downstream_mut().set_abort_on_close(false);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if admission::admit(session, ctx).await? {
+            return Ok(true);
+        }
+        match forward::ready(session, ctx) {
+            Ok(()) => Ok(false),
+            Err(denial) => fail::refuse(session, ctx, denial).await.map(|()| true),
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        forward::peer(session, ctx).await
+    }
+
+    async fn upstream_request_filter(&self, _: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+        outbound::complete(ctx, request).map_err(|denial| fail::denied(ctx, denial))
+    }
+
+    async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+        respond::attempted(session, ctx, response)
+    }
+
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+        respond::pass(session, ctx, response)
+    }
+
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut Context, error: Box<Error>) -> Box<Error> {
+        retries::connect_failed(session, ctx, error)
+    }
+
+    fn error_while_proxy(&self, _: &HttpPeer, session: &mut Session, error: Box<Error>, ctx: &mut Context, reused: bool) -> Box<Error> {
+        retries::attempt_failed(session, ctx, error, reused)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        FailToProxy { error_code: fail::answer(session, error, ctx).await, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
+        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        ctx.ended(status, session.body_bytes_read(), session.body_bytes_sent());
+    }
+
+    /// The access log says it.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
     }
 }

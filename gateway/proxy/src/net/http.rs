@@ -5,6 +5,7 @@
 use super::conn::{Conn, Head, MAX_FIELDS, MAX_HEAD};
 use super::worker::Worker;
 use crate::connection::Connection;
+use crate::driver::within_deadline;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
@@ -74,7 +75,7 @@ where
         session.set_write_timeout(Some(TRANSFER));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         let request = worker.shared.begin();
-        let reused = worker.proxy.process_new_http(session, worker.ending(closing)).await;
+        let reused = within_deadline(worker.proxy.process_new_http(session, worker.ending(closing))).await;
         drop(request);
         let Some((stream, persistent)) = reused.map(|reused| reused.consume()) else { return };
         let Ok(same) = stream.into_any().downcast::<Conn>() else { return };
@@ -161,7 +162,7 @@ where
         return;
     }
     let _request = worker.shared.begin();
-    worker.proxy.process_new_http(session, worker.ending(&connection.closing)).await;
+    within_deadline(worker.proxy.process_new_http(session, worker.ending(&connection.closing))).await;
 }
 
 /// Bounds of a connection. h2 has no cap on the number of fields before it decodes them; [`is_too_large`] refuses right after, and the

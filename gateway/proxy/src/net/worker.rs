@@ -183,7 +183,9 @@ where
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             runtime.block_on(async move {
                 let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: UPSTREAM_POOL, ..ServerConf::default() };
-                let proxy = Arc::new(http_proxy(&Arc::new(conf), driver));
+                let mut proxy = http_proxy(&Arc::new(conf), driver);
+                proxy.server_options = Some(crate::driver::server_options());
+                let proxy = Arc::new(proxy);
                 let (running, ended) = (watch::channel(false), watch::channel(true));
                 if send.send(Arc::new(Worker { shared, proxy, running, ended })).is_ok() {
                     stop.cancelled().await;

@@ -3,6 +3,7 @@
 //! Requests put finished lines into a bounded queue and never wait; a thread of the log's own writes them. What the queue cannot take
 //! is dropped and counted. JSON escapes control characters, so a line is a line whatever a client sends.
 
+use jiff::Timestamp;
 use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 /// Lines that may wait for the writer: a second of a busy proxy, a few megabytes at most.
 const QUEUE: usize = 16_384;
@@ -46,8 +48,10 @@ pub struct Entry<'a> {
     /// When it began, RFC 3339 in UTC with microseconds.
     pub time: String,
     /// The request id.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub request_id: &'a str,
     /// The W3C trace id.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub trace_id: &'a str,
     /// The listener, by key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,16 +83,20 @@ pub struct Entry<'a> {
     /// The identity the peer proved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// `http1`, `http2` or `grpc`.
+    /// `http1`, `http2`, `grpc`, `tcp`, or `http` where the head was not read.
     pub protocol: &'static str,
     /// The method.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub method: &'a str,
     /// The canonical host.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub host: &'a str,
     /// The canonical path, without query.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub path: &'a str,
-    /// The status sent; 0 where none was.
-    pub status: u16,
+    /// The status sent; 0 where none was; absent for opaque TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
     /// Body bytes from the client.
     pub bytes_received: u64,
     /// Body bytes to the client.
@@ -159,6 +167,11 @@ pub fn bounded(text: &str) -> &str {
         Some((at, c)) if text.len() > MAX_TEXT => &text[..at + c.len_utf8()],
         _ => text,
     }
+}
+
+/// A time as the log writes it.
+pub fn rfc3339(time: SystemTime) -> String {
+    Timestamp::try_from(time).map(|time| format!("{time:.6}")).unwrap_or_default()
 }
 
 impl Drop for Queue {

@@ -1,0 +1,179 @@
+//! Header hygiene: what a hop must not pass on, and whose word is believed.
+//!
+//! Everything beginning `selvage-`, and the forwarding headers, are ours to say. They are read from a peer that may say them, then
+//! removed from every request; what is sent on is written anew.
+
+use super::head::bad;
+use http::header::{CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER};
+use http::{HeaderMap, Version};
+use pingora_http::RequestHeader;
+use selvage_config::ListenerSpec;
+use selvage_config::resource::listener::Clients;
+use selvage_policy::{Denial, SpiffeId};
+use smallvec::SmallVec;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Says that the sender owns this request's retries, and which attempt this is.
+pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("selvage-attempt");
+/// Milliseconds left.
+pub(super) const DEADLINE: HeaderName = HeaderName::from_static("selvage-deadline");
+/// Tells the application who called.
+pub(super) const PRINCIPAL: HeaderName = HeaderName::from_static("selvage-principal");
+/// In replies between proxies: whether anything may have reached the application.
+pub(super) const ORIGIN: HeaderName = HeaderName::from_static("selvage-origin");
+/// The client's address.
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The scheme the client used.
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The authority the client asked for.
+pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Names a `Connection` header may nominate; nobody needs more, and each costs time.
+const MAX_NOMINATIONS: usize = 10;
+
+/// Whose word it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nobody's we know.
+    Stranger,
+    /// The application's beside us.
+    Application,
+    /// A fellow proxy's, proved by its certificate: hints that reduce are taken.
+    Fellow,
+    /// A fellow proxy's that speaks for end users.
+    Assertor,
+}
+
+/// What the sender said and may say.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// It owns the retries.
+    pub(super) owns_retries: bool,
+    /// It waits this much longer.
+    pub(super) left: Option<Duration>,
+    /// The client's address.
+    pub(super) client: Option<IpAddr>,
+    /// The client's scheme.
+    pub(super) scheme: Option<&'static str>,
+    /// The authority that the client asked for.
+    pub(super) host: Option<http::HeaderValue>,
+}
+
+impl Standing {
+    /// The sender's on this listener. A plain connection to a listener for fellows is a stranger's.
+    pub(super) fn of(listener: &ListenerSpec, principal: Option<&SpiffeId>) -> Self {
+        match (listener.clients, principal) {
+            (Clients::Outside, _) | (Clients::Fellows, None) => Self::Stranger,
+            (Clients::Application, _) => Self::Application,
+            (Clients::Fellows, Some(peer)) if listener.assertors.contains(peer) => Self::Assertor,
+            (Clients::Fellows, Some(_)) => Self::Fellow,
+        }
+    }
+
+    /// A proxy of the mesh.
+    pub(super) fn is_fellow(self) -> bool {
+        matches!(self, Self::Fellow | Self::Assertor)
+    }
+}
+
+/// Reads what the sender may say and removes what only we say and what ends at this hop.
+pub(super) fn clean(req: &mut RequestHeader, standing: Standing, upgrade: bool) -> Result<Told, Denial> {
+    let told = listen(&req.headers, standing);
+    let ours: SmallVec<[HeaderName; 8]> = req.headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
+    for name in &ours {
+        req.remove_header(name);
+    }
+    nominations(req, upgrade)?;
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION, &HTTP2_SETTINGS] {
+        if req.headers.contains_key(name) {
+            req.remove_header(name);
+        }
+    }
+    // Pingora loses trailers on HTTP/1.1 hops, so nobody is told that there will be any.
+    if req.version != Version::HTTP_2 {
+        req.remove_header(&TRAILER);
+        req.remove_header(&TE);
+    } else if req.headers.get(TE).is_some_and(|value| value != "trailers") {
+        req.remove_header(&TE);
+    }
+    Ok(told)
+}
+
+/// Whether a field's name is one only we write. Some servers read `_` as `-`, so that is no disguise.
+pub(super) fn is_ours(name: &str) -> bool {
+    let begins = |prefix: &str| {
+        name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(|(a, b)| if a == b'_' { b == b'-' } else { a == b })
+    };
+    match name.as_bytes().first() {
+        Some(b's') => begins("selvage-"),
+        Some(b'x') => begins("x-forwarded-") || (name.len() == 9 && begins("x-real-ip")),
+        Some(b'f') => name == "forwarded",
+        _ => false,
+    }
+}
+
+fn listen(headers: &HeaderMap, standing: Standing) -> Told {
+    let mut told = Told::default();
+    let one = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none())
+    };
+    if standing.is_fellow() {
+        told.owns_retries = headers.contains_key(&ATTEMPT);
+        told.left = one(&DEADLINE).and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_millis);
+    }
+    if standing == Standing::Assertor {
+        told.client = one(&FORWARDED_FOR).and_then(|value| value.to_str().ok()?.parse().ok());
+        told.scheme = one(&FORWARDED_PROTO).and_then(|value| match value.as_bytes() {
+            b"https" => Some("https"),
+            b"http" => Some("http"),
+            _ => None,
+        });
+        told.host = one(&FORWARDED_HOST).cloned();
+    }
+    told
+}
+
+/// Removes what `Connection` nominates (RFC 9110 section 7.6.1), and leaves in it only what Pingora needs to see.
+fn nominations(req: &mut RequestHeader, upgrade: bool) -> Result<(), Denial> {
+    if !req.headers.contains_key(CONNECTION) {
+        return Ok(());
+    }
+    let mut nominated: SmallVec<[HeaderName; 4]> = SmallVec::new();
+    let mut close = false;
+    for value in req.headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty()) {
+            let name = HeaderName::from_bytes(token).map_err(|_| bad("Connection names something that is no header"))?;
+            match name.as_str() {
+                "close" => close = true,
+                "keep-alive" | "upgrade" => {}
+                "host" | "content-length" | "transfer-encoding" | "content-type" => {
+                    return Err(bad("Connection names a header that belongs to the whole way"));
+                }
+                _ => nominated.push(name),
+            }
+        }
+    }
+    if nominated.len() > MAX_NOMINATIONS {
+        return Err(bad("Connection names too many headers"));
+    }
+    for name in &nominated {
+        req.remove_header(name);
+    }
+    let left = match (upgrade, close) {
+        (true, _) => Some("Upgrade"),
+        (false, true) => Some("close"),
+        (false, false) => None,
+    };
+    match left {
+        // A literal that is a valid value.
+        Some(left) => req.insert_header(CONNECTION, left).map_err(|_| bad("Connection is malformed"))?,
+        None => drop(req.remove_header(&CONNECTION)),
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! What is sent upstream: rewrites, header changes, and the headers that only we write.
+
+use super::context::{Context, Way};
+use super::head::{bad, retarget};
+use super::hygiene::{ATTEMPT, DEADLINE, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, PRINCIPAL, is_ours};
+use super::trace::{REQUEST_ID, TRACEPARENT, TRACESTATE};
+use crate::snapshot::rewrite;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, Version};
+use pingora_core::Result;
+use pingora_http::RequestHeader;
+use selvage_config::resource::route::FilterSpec;
+use selvage_policy::Denial;
+use smallvec::SmallVec;
+use std::time::Duration;
+
+/// What frames a message is the hop's business, whatever a route's filter says.
+const FRAMING: [HeaderName; 6] = [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, UPGRADE, TE, TRAILER];
+
+/// Completes the head of an attempt. Pingora has removed what ends at this hop.
+pub(super) fn complete(ctx: &mut Context, req: &mut RequestHeader) -> Result<(), Denial> {
+    rewrite(ctx, req)?;
+    let fellow = ctx.tries.last.as_ref().is_some_and(|state| state.endpoint.identity.is_some());
+    if req.version != Version::HTTP_2 {
+        // Pingora loses trailers on HTTP/1.1 hops.
+        req.remove_header(&TRAILER);
+        req.remove_header(&TE);
+    }
+    let set = |req: &mut RequestHeader, name: HeaderName, value: &str| {
+        req.insert_header(name, value).map_err(|_| bad("a header of the request cannot be written"))
+    };
+    if fellow {
+        set(req, ATTEMPT, &ctx.tries.made.to_string())?;
+    } else if let (Way::Address(_), Some(principal)) = (&ctx.way, &ctx.source.principal) {
+        set(req, PRINCIPAL, &principal.to_string())?;
+    }
+    if let Some(left) = ctx.left() {
+        if fellow {
+            set(req, DEADLINE, &left.as_millis().to_string())?;
+        }
+        if req.headers.contains_key("grpc-timeout") {
+            set(req, HeaderName::from_static("grpc-timeout"), &grpc_timeout(left))?;
+        }
+    }
+    ctx.reached = true;
+    Ok(())
+}
+
+/// Applies the forwarding headers, then the filters of the rule and the backend; gives the new host where there is one.
+pub(super) fn rewrite(ctx: &Context, req: &mut RequestHeader) -> Result<Option<String>, Denial> {
+    let unwritable = |_| bad("a header of the request cannot be written");
+    req.insert_header(REQUEST_ID, ctx.trace.request_id.as_str()).map_err(unwritable)?;
+    req.insert_header(TRACEPARENT, ctx.trace.parent.as_str()).map_err(unwritable)?;
+    if ctx.trace.begun_here {
+        req.remove_header(&TRACESTATE);
+    }
+    req.insert_header(FORWARDED_FOR, ctx.source.address.to_string()).map_err(unwritable)?;
+    req.insert_header(FORWARDED_PROTO, ctx.scheme).map_err(unwritable)?;
+    match &ctx.told.host {
+        Some(host) => req.insert_header(FORWARDED_HOST, host.clone()).map_err(unwritable)?,
+        None => req.insert_header(FORWARDED_HOST, ctx.head.authority()).map_err(unwritable)?,
+    }
+    let (Way::Backend(matched, _), Some(chosen)) = (&ctx.way, ctx.chosen()) else { return Ok(None) };
+    let (of_rule, of_backend) = (&matched.rule.filters, &chosen.filters);
+    if of_rule.is_empty() && of_backend.is_empty() {
+        return Ok(None);
+    }
+    change_fields(req, of_rule, of_backend);
+    let path = req.uri.path().to_string();
+    let rewritten = rewrite::rewrite(of_rule.iter().chain(of_backend), &path, matched.prefix);
+    if let Some(path) = rewritten.path {
+        let target = req.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+        let authority = req.uri.authority().map(|authority| authority.as_str().to_string());
+        retarget(req, &target, authority.as_deref())?;
+    }
+    if let Some(host) = &rewritten.host {
+        // Pingora carries this over to `:authority`.
+        req.insert_header(HOST, host.as_str()).map_err(unwritable)?;
+    }
+    Ok(rewritten.host)
+}
+
+/// Header changes, which leave framing and our own headers alone.
+fn change_fields(req: &mut RequestHeader, of_rule: &[FilterSpec], of_backend: &[FilterSpec]) {
+    if !of_rule.iter().chain(of_backend).any(|filter| matches!(filter, FilterSpec::RequestHeaders(_))) {
+        return;
+    }
+    let framing: SmallVec<[(HeaderName, HeaderValue); 2]> = FRAMING
+        .iter()
+        .flat_map(|name| req.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())).collect::<SmallVec<[_; 1]>>())
+        .collect();
+    rewrite::request_fields(of_rule, req);
+    rewrite::request_fields(of_backend, req);
+    for name in &FRAMING {
+        req.remove_header(name);
+    }
+    for (name, value) in framing {
+        // It was there before, so there is room for it.
+        let _ = req.append_header(name, value);
+    }
+    let forged: SmallVec<[HeaderName; 2]> =
+        req.headers.keys().filter(|name| is_ours(name.as_str()) && !name.as_str().starts_with("x-")).cloned().collect();
+    for name in &forged {
+        req.remove_header(name);
+    }
+}
+
+/// At most eight digits and a unit; never more than is left.
+fn grpc_timeout(left: Duration) -> String {
+    let millis = left.as_millis();
+    if millis < 100_000_000 { format!("{millis}m") } else { format!("{}S", left.as_secs().min(99_999_999)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::admission::grpc_timeout as parse;
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_read_and_written_and_never_grow() {
+        for (text, millis) in [("1H", 3_600_000), ("2M", 120_000), ("3S", 3000), ("250m", 250), ("4000u", 4), ("9999999n", 9)] {
+            assert_eq!(parse(text.as_bytes()).map(|d| d.as_millis()), Some(millis), "{text}");
+        }
+        for broken in ["", "m", "1", "1x", "123456789m", "-1S", "1.5S"] {
+            assert_eq!(parse(broken.as_bytes()), None, "{broken}");
+        }
+        for left in [Duration::from_micros(1), Duration::from_millis(7), Duration::from_secs(100_000), Duration::MAX] {
+            let written = grpc_timeout(left);
+            assert!(parse(written.as_bytes()).is_some_and(|read| read <= left), "{written}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The response: what a hop must not pass back, what filters change, and whether the attempt is tried again instead.
+
+use super::context::{Context, Way};
+use super::hygiene::ORIGIN;
+use super::{expiry, fail, retries};
+use crate::observe::labels::Attempt;
+use crate::snapshot::rewrite;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, LOCATION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, StatusCode};
+use pingora_core::Result;
+use pingora_core::protocols::http::HttpTask;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use selvage_config::resource::route::FilterSpec;
+use smallvec::SmallVec;
+
+/// Nothing of this reply's request reached the application.
+pub(super) const PROXY: &str = "proxy";
+/// The application answered, or may have seen the request.
+pub(super) const APPLICATION: &str = "application";
+
+/// The final head of an attempt, before anything is passed on: an error means another attempt.
+pub(super) fn attempted(session: &Session, ctx: &mut Context, response: &ResponseHeader) -> Result<()> {
+    if is_interim(response.status) {
+        return Ok(());
+    }
+    let status = response.status.as_u16();
+    let failed = response.status.is_server_error();
+    ctx.tries.finish(if failed { Err(()) } else { Ok(()) });
+    let cause = if unreached(ctx, response) { retries::Cause::Unreached } else { retries::Cause::Status(status) };
+    if retries::again(session, ctx, cause) {
+        ctx.shared.metrics.upstream.attempt(Attempt::RetriedStatus);
+        return Err(fail::retry(status));
+    }
+    ctx.shared.metrics.upstream.attempt(Attempt::Answered);
+    ctx.answered = true;
+    // A day-long stream keeps what its rule needs, not a configuration.
+    ctx.snapshot = None;
+    if let Some(deadline) = ctx.deadline.filter(|_| status != 101) {
+        expiry::arm(deadline);
+    }
+    Ok(())
+}
+
+/// A fellow could not reach its application, and says so.
+fn unreached(ctx: &Context, response: &ResponseHeader) -> bool {
+    let fellow = ctx.tries.last.as_ref().is_some_and(|state| state.endpoint.identity.is_some());
+    let unavailable = matches!(response.status.as_u16(), 502..=504) || response.headers.get("grpc-status").is_some_and(|s| s == "14");
+    fellow && unavailable && response.headers.get(&ORIGIN).is_some_and(|origin| origin == PROXY)
+}
+
+/// The head that is passed on.
+pub(super) fn pass(session: &mut Session, ctx: &mut Context, response: &mut ResponseHeader) -> Result<()> {
+    let fellow = ctx.tries.last.as_ref().is_some_and(|state| state.endpoint.identity.is_some());
+    let origin = response.headers.get(&ORIGIN).filter(|_| fellow).cloned();
+    remove_ours(response);
+    if is_interim(response.status) {
+        return Ok(());
+    }
+    remove_hop_by_hop(response, session.is_http2());
+    if response.status != StatusCode::SWITCHING_PROTOCOLS {
+        change_fields(ctx, response);
+        fields(ctx, response)?;
+    }
+    if ctx.standing.is_fellow() {
+        response.insert_header(ORIGIN, origin.unwrap_or(HeaderValue::from_static(APPLICATION)))?;
+    }
+    closing(session, ctx);
+    Ok(())
+}
+
+/// Answers a redirect.
+pub(super) async fn redirect(session: &mut Session, ctx: &mut Context, status: u16, location: &str) -> Result<()> {
+    let mut response = ResponseHeader::build(status, Some(4))?;
+    response.insert_header(LOCATION, location)?;
+    response.insert_header(CONTENT_LENGTH, "0")?;
+    fields(ctx, &mut response)?;
+    if ctx.standing.is_fellow() {
+        response.insert_header(ORIGIN, PROXY)?;
+    }
+    closing(session, ctx);
+    fail::settle_body(session, ctx).await;
+    session.as_downstream_mut().response_duplex_vec(vec![HttpTask::Header(Box::new(response), true)]).await?;
+    fail::linger(session).await;
+    Ok(())
+}
+
+/// A connection that goes away says so with the response.
+pub(super) fn closing(session: &mut Session, ctx: &Context) {
+    if ctx.connection().is_some_and(|connection| connection.closing.is_draining()) {
+        session.set_keepalive(None);
+    }
+}
+
+/// `RateLimit` and its like.
+pub(super) fn fields(ctx: &Context, response: &mut ResponseHeader) -> Result<()> {
+    for (name, value) in &ctx.decision.fields {
+        response.append_header(*name, value.as_str())?;
+    }
+    Ok(())
+}
+
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+fn remove_ours(response: &mut ResponseHeader) {
+    let ours: SmallVec<[HeaderName; 2]> = response.headers.keys().filter(|name| name.as_str().starts_with("selvage-")).cloned().collect();
+    for name in &ours {
+        response.remove_header(name);
+    }
+}
+
+/// RFC 9110 section 7.6.1. `Connection` itself Pingora writes anew.
+fn remove_hop_by_hop(response: &mut ResponseHeader, to_http2: bool) {
+    let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    let nominated: SmallVec<[HeaderName; 2]> = response
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| ![UPGRADE, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(name))
+        .collect();
+    for name in &nominated {
+        response.remove_header(name);
+    }
+    for name in [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), PROXY_AUTHENTICATE, TE] {
+        response.remove_header(&name);
+    }
+    if !switching {
+        response.remove_header(&UPGRADE);
+        response.remove_header(&CONNECTION);
+    }
+    if !to_http2 {
+        response.remove_header(&TRAILER);
+    }
+}
+
+fn change_fields(ctx: &Context, response: &mut ResponseHeader) {
+    let (Way::Backend(matched, _), Some(chosen)) = (&ctx.way, ctx.chosen()) else { return };
+    let (of_rule, of_backend) = (&matched.rule.filters, &chosen.filters);
+    if !of_rule.iter().chain(of_backend).any(|filter| matches!(filter, FilterSpec::ResponseHeaders(_))) {
+        return;
+    }
+    let kept = [CONTENT_LENGTH, TRANSFER_ENCODING].map(|name| (response.headers.get(&name).cloned(), name));
+    rewrite::response_fields(of_rule, response);
+    rewrite::response_fields(of_backend, response);
+    for (value, name) in kept {
+        response.remove_header(&name);
+        if let Some(value) = value {
+            // It was there before, so there is room for it.
+            let _ = response.insert_header(name, value);
+        }
+    }
+    remove_ours(response);
+}
