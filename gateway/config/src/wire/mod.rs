@@ -17,6 +17,8 @@ mod codec;
 mod message;
 pub mod server;
 
+#[cfg(test)]
+mod tests;
 
 pub use message::{
     Ack, Explain, Explained, Found, Goaway, Hello, NotFound, Refused, Rejected, Release, Report, Sign, Signed, Subject, ToClient, ToServer,

@@ -229,3 +229,9 @@ impl tonic::server::StreamingService<ToServer> for Stream {
         Box::pin(async move { session::open(shared, request).await.map(Response::new) })
     }
 }
+
+/// The messages that bring a client without anything to `view`.
+#[cfg(test)]
+pub(super) fn tests_difference(view: &View) -> Vec<ToClient> {
+    difference::Difference::between(&BTreeMap::new(), view, &std::collections::BTreeSet::new()).parts(1)
+}
