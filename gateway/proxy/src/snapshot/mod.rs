@@ -97,20 +97,17 @@ impl Snapshot {
         self.at(bind, destination).find(|listener| listener.serves(host))
     }
 
-    /// The target's own posture at a listener, if it is applied there.
-    pub fn posture(&self, spec: &ListenerSpec) -> Option<PostureAt> {
-        let identity = spec.identity.clone().filter(|_| spec.posture)?;
-        Some(PostureAt { posture: self.mesh.posture, identity, aliases: self.mesh.trust_domain_aliases.clone().into() })
-    }
-
-    /// Listeners of a socket that take this original destination, most specific first.
+    /// Listeners of a socket that take this original destination and are the narrowest to do so, most specific host first.
     fn at(&self, bind: Bind, destination: SocketAddr) -> impl DoubleEndedIterator<Item = &Arc<Listener>> {
-        self.sockets.get(&bind).into_iter().flatten().filter(move |listener| {
+        let takes = move |listener: &&Arc<Listener>| {
             listener.spec.destination.as_ref().is_none_or(|wanted| {
                 wanted.port.is_none_or(|port| port == destination.port())
                     && (wanted.addresses.is_empty() || wanted.addresses.contains(&destination.ip()))
             })
-        })
+        };
+        let sharing = self.sockets.get(&bind).map_or(&[][..], Vec::as_slice);
+        let narrowest = sharing.iter().find(takes).map_or(0, |listener| listener.narrowness());
+        sharing.iter().filter(takes).filter(move |listener| listener.narrowness() == narrowest)
     }
 }
 
@@ -119,4 +116,10 @@ impl Listener {
     pub fn serves(&self, host: &str) -> bool {
         self.spec.hostname.as_ref().is_none_or(|hostname| hostname.matches(host))
     }
+}
+
+/// The target's own posture at a listener, if it is applied there.
+fn posture(mesh: &MeshSpec, spec: &ListenerSpec) -> Option<PostureAt> {
+    let identity = spec.identity.clone().filter(|_| spec.posture)?;
+    Some(PostureAt { posture: mesh.posture, identity, aliases: mesh.trust_domain_aliases.clone().into() })
 }

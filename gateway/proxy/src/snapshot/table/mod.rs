@@ -43,7 +43,7 @@ pub struct RouteTable {
 impl RouteTable {
     /// Builds the table of the routes attached to one parent. `hostname` is the listener's; on mesh parents the routes' host names are
     /// ignored (GAMMA).
-    pub fn build(routes: &[Placed], hostname: Option<&HostPattern>, mesh: bool) -> Self {
+    pub(super) fn build<'a>(routes: impl Iterator<Item = &'a Placed>, hostname: Option<&HostPattern>, mesh: bool) -> Self {
         let mut table = Self::default();
         let mut tcp: Vec<&Placed> = Vec::new();
         for placed in routes {
