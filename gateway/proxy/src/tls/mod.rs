@@ -11,6 +11,11 @@ pub mod peer;
 pub mod serve;
 pub mod upstream;
 
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
+
 use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
 
