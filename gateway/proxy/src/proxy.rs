@@ -106,6 +106,7 @@ impl Proxy {
         {
             return Err(StartError::Bundle(bundle));
         }
+        crate::tls::install_default();
         let Parts { snapshot, changes, transport, metrics, observer } = parts;
         let mut shared = Shared::new(snapshot, transport, observer, metrics);
         shared.max_connections = options.max_connections;

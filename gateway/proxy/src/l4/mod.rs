@@ -55,7 +55,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = closed;
     }
 
-    /// An HTTP request was answered before the driver saw it: too late, too large, or plain where mesh TLS is required.
+    /// An HTTP request was answered before the driver saw it: too late, too large, or no HTTP.
     fn refused(&self, connection: &Connection, denial: &Denial) {
         let _ = (connection, denial);
     }
@@ -67,15 +67,9 @@ pub struct Unobserved;
 
 impl Observer for Unobserved {}
 
-/// Serves an opaque connection; one with a `refusal` is only closed and told of. Always ends in one [`Closed`], also when cancelled.
-pub async fn serve<S>(
-    shared: &Shared,
-    snapshot: &Snapshot,
-    listener: &Arc<Listener>,
-    connection: &Connection,
-    refusal: Option<Denial>,
-    io: S,
-) where
+/// Serves an opaque connection. Always ends in one [`Closed`], also when cancelled.
+pub async fn serve<S>(shared: &Shared, snapshot: &Snapshot, listener: &Arc<Listener>, connection: &Connection, io: S)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut record = Record {
@@ -92,13 +86,9 @@ pub async fn serve<S>(
             sent: 0,
             received: 0,
             duration: Duration::ZERO,
-            denial: refusal,
+            denial: None,
         },
     };
-    if record.closed.denial.is_some() {
-        shared.metrics.connections.accepted(Accepted::Refused);
-        return;
-    }
     match dial::dial(shared, snapshot, listener, connection).await {
         Ok(dialled) => {
             shared.metrics.connections.accepted(Accepted::Served);

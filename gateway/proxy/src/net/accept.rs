@@ -9,7 +9,7 @@
 use super::closing::Closing;
 use super::conn::{Conn, IDLE};
 use super::detect::{self, DETECT, Hello, HelloError, Spoken};
-use super::http::{http1, http2, mesh_required};
+use super::http::{http1, http2};
 use super::raw::Raw;
 use super::worker::Worker;
 use crate::connection::{Connection, TlsInfo};
@@ -19,7 +19,7 @@ use crate::snapshot::{Listener, Snapshot};
 use crate::tls::{ALPN_H2, ALPN_TCP, peer, peer_identity};
 use pingora_proxy::ProxyHttp;
 use rustls::ServerConfig;
-use selvage_config::resource::listener::{Bind, MeshMode, Protocol};
+use selvage_config::resource::listener::{Bind, Protocol};
 use socket2::SockRef;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -160,7 +160,7 @@ where
     }
 
     /// The mesh hop. Whatever goes wrong, the connection is closed: there is no way back to plain.
-    async fn mesh(self, listener: &Arc<Listener>, raw: Raw, hello: Hello) {
+    async fn mesh(mut self, listener: &Arc<Listener>, raw: Raw, hello: Hello) {
         let Some(config) = &listener.mesh else { return };
         let Some(mut tls) = handshake(config, raw).await else { return };
         let session = tls.get_ref().1;
@@ -179,7 +179,17 @@ where
         let Ok(Ok(port)) = timeout(HANDSHAKE, l4::preamble::read(&mut tls)).await else { return };
         let snapshot = self.snapshot.clone();
         match l4::preamble::listener(&snapshot, listener, port) {
-            Some(listener) if is_opaque(listener) => self.opaque(listener, Some(about), tls).await,
+            Some(meant) if is_opaque(meant) => {
+                if meant.key != listener.key {
+                    // As if it had come in there: guards and destination are those of the port that is meant.
+                    self.bind = meant.spec.bind;
+                    self.destination = match meant.spec.bind {
+                        Bind::Bound(address) => address,
+                        Bind::Captured(_) => SocketAddr::new(self.destination.ip(), port),
+                    };
+                }
+                self.opaque(meant, Some(about), tls).await;
+            }
             _ => {}
         }
     }
@@ -200,9 +210,8 @@ where
     {
         let connection = self.connection(listener, tls);
         let meshed = connection.principal().is_some();
-        let refusal = (listener.spec.mesh == Some(MeshMode::Strict) && !meshed).then(mesh_required);
         let _registered = self.worker.shared.register(&listener.key, meshed, &self.closing);
-        l4::serve(&self.worker.shared, &self.snapshot, listener, &connection, refusal, io).await;
+        l4::serve(&self.worker.shared, &self.snapshot, listener, &connection, io).await;
     }
 
     fn connection(&self, listener: &Arc<Listener>, tls: Option<TlsInfo>) -> Connection {

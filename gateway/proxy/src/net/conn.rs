@@ -383,37 +383,4 @@ impl GetSocketDigest for Conn {
 impl Peek for Conn {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scan(head: &[u8]) -> (Option<Head>, Option<Head>) {
-        let whole = Scan::default().look(head);
-        let mut stepwise = Scan::default();
-        (whole, (1..=head.len()).find_map(|n| stepwise.look(&head[..n])))
-    }
-
-    #[test]
-    fn the_end_of_a_head_is_found_however_it_arrives() {
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS));
-        let too_many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS + 1));
-        let table: &[(&[u8], Option<Head>)] = &[
-            (b"GET / HTTP/1.0\r\n\r\n", Some(Head::Complete)),
-            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Head::Complete)),
-            (b"GET / HTTP/1.1\nHost: a\n\n", Some(Head::Complete)),
-            (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Head::Complete)),
-            (b"GET / HTTP/1.1\r\nHost: a\r\n", None),
-            (b"\r\n\r\n", None),
-            (b"GET / HTTP/1.1\r\nHost: a\r\n\r", None),
-            (many.as_bytes(), Some(Head::Complete)),
-            (too_many.as_bytes(), Some(Head::TooLarge)),
-            (b"GET /\r\n", Some(Head::Malformed)),
-            (b"\x16\x03\x01\x00\x05\x01", Some(Head::Malformed)),
-            (b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n", Some(Head::Malformed)),
-        ];
-        for (head, expected) in table {
-            let (whole, stepwise) = scan(head);
-            assert_eq!(whole, *expected, "{:?}", String::from_utf8_lossy(head));
-            assert_eq!(stepwise, *expected, "byte by byte: {:?}", String::from_utf8_lossy(head));
-        }
-    }
-}
+mod tests;

@@ -6,15 +6,12 @@ use super::conn::{Conn, Head, MAX_FIELDS, MAX_HEAD};
 use super::worker::Worker;
 use crate::connection::Connection;
 use crate::driver::within_deadline;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, handshake};
 use pingora_http::ResponseHeader;
 use pingora_proxy::ProxyHttp;
 use rand::RngExt;
-use selvage_config::resource::listener::MeshMode;
 use selvage_policy::refusal::{Caller, Refusal, render};
 use selvage_policy::{Denial, Reason};
 use std::fmt::Write;
@@ -55,7 +52,7 @@ where
     let mut settings: Option<HttpPersistentSettings> = None;
     loop {
         let denial = match conn.head(closing).await {
-            Head::Complete => worker.plain_refused(&connection),
+            Head::Complete => None,
             Head::Ended => return pingora_core::protocols::Shutdown::shutdown(&mut *conn).await,
             Head::Late => Some(Denial::of(Reason::RequestTimeout, "the request head did not arrive in time")),
             Head::TooLarge => Some(Denial::of(Reason::HeadersTooLarge, "the request head has more than 32 KiB or 100 fields")),
@@ -143,12 +140,9 @@ where
     D: ProxyHttp + Send + Sync + 'static,
     D::CTX: Send + Sync,
 {
-    let denial = if is_too_large(session.req_header()) {
-        Some(Denial::of(Reason::HeadersTooLarge, "the request head has more than 32 KiB or 100 fields"))
-    } else {
-        worker.plain_refused(connection)
-    };
-    let caller = caller(&session.req_header().headers);
+    let denial = is_too_large(session.req_header())
+        .then(|| Denial::of(Reason::HeadersTooLarge, "the request head has more than 32 KiB or 100 fields"));
+    let caller = Caller::of(&session.req_header().headers);
     let mut session = ServerSession::new_http2(session);
     session.set_write_timeout(Some(TRANSFER));
     session.set_total_drain_timeout(Some(DRAIN_BODY));
@@ -184,11 +178,6 @@ fn is_too_large(head: &pingora_http::RequestHeader) -> bool {
     head.headers.len() > MAX_FIELDS
 }
 
-fn caller(headers: &HeaderMap) -> Caller {
-    let grpc = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    if grpc { Caller::Grpc } else { Caller::Http }
-}
-
 /// A name for a request that no driver saw.
 fn request_id() -> String {
     format!("{:032x}", rand::rng().random::<u128>())
@@ -215,21 +204,4 @@ fn written(refusal: &Refusal) -> Vec<u8> {
     let mut bytes = text.into_bytes();
     bytes.extend_from_slice(&refusal.body);
     bytes
-}
-
-impl<D> Worker<D> {
-    /// The refusal of a plain connection where the listener, as it is now, takes mesh TLS only.
-    fn plain_refused(&self, connection: &Connection) -> Option<Denial> {
-        if connection.principal().is_some() {
-            return None;
-        }
-        let snapshot = self.shared.snapshot.load();
-        let listener = snapshot.listeners.get(&*connection.listener)?;
-        (listener.spec.mesh == Some(MeshMode::Strict)).then(mesh_required)
-    }
-}
-
-/// Why a plain connection is not served.
-pub fn mesh_required() -> Denial {
-    Denial::of(Reason::MeshRequired, "this workload takes connections with mesh TLS only; call it through a Selvage proxy")
 }

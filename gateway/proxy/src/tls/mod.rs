@@ -17,7 +17,7 @@ pub(crate) mod fixtures;
 mod tests;
 
 use rustls::crypto::CryptoProvider;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub use certificate::{Certificate, InvalidCertificate, certificate};
 pub use peer::peer_identity;
@@ -31,7 +31,15 @@ pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// ALPN of opaque TCP inside the mesh hop: a preamble that carries a port, then raw bytes (see [`crate::l4::preamble`]).
 pub const ALPN_TCP: &[u8] = b"selvage-tcp/1";
 
-/// The process default if there is one, else aws-lc-rs: both put X25519MLKEM768 first.
+/// aws-lc-rs with X25519MLKEM768 first, whoever has installed another one as the process default.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    PROVIDER.clone()
+}
+
+/// Makes it the process default, which Pingora takes for its upstream connections; where there is none Pingora would install ring.
+pub fn install_default() {
+    // Somebody was first: our own configurations name their provider all the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
