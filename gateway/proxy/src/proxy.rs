@@ -7,10 +7,12 @@
 //!
 //! Many proxies can live in one process.
 
+use crate::driver;
 use crate::l4::Observer;
 use crate::net::sockets::{Status, Workers};
 use crate::net::worker::{Hand, MAX_CONNECTIONS, MAX_PER_SOCKET, Shared};
-use crate::observe::Metrics;
+use crate::observe::access::Sink;
+use crate::observe::{AccessLog, InvalidMetric, Metrics};
 use crate::snapshot::Snapshot;
 use crate::tls::MeshTransport;
 use arc_swap::ArcSwap;
@@ -44,6 +46,8 @@ pub struct ProxyOptions {
     pub max_connections: usize,
     /// Connections of one socket at once.
     pub max_per_socket: usize,
+    /// Where the access log goes.
+    pub access: Sink,
 }
 
 impl Default for ProxyOptions {
@@ -54,6 +58,7 @@ impl Default for ProxyOptions {
             linger: Duration::from_secs(30),
             max_connections: MAX_CONNECTIONS,
             max_per_socket: MAX_PER_SOCKET,
+            access: Sink::default(),
         }
     }
 }
@@ -78,6 +83,12 @@ pub enum StartError {
     /// Pingora panics over this one.
     #[error("SSL_CERT_FILE names {0}, which cannot be read; unset it or name a bundle of certificates")]
     Bundle(PathBuf),
+    /// The access log.
+    #[error("cannot open the access log: {0}")]
+    AccessLog(io::Error),
+    /// Two metrics of one name: a fault of ours.
+    #[error(transparent)]
+    Metrics(#[from] InvalidMetric),
     /// A thread or a runtime.
     #[error("cannot start worker {0}: {1}")]
     Worker(usize, io::Error),
@@ -95,7 +106,21 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it; `driver` makes the HTTP driver of each worker. Blocks until the workers run (not the sockets: see [`Proxy::status`]).
+    /// Starts it. `changes` tells of each swap of `snapshot`. Blocks until the workers run (not the sockets: see [`Proxy::status`]).
+    pub fn start(options: &ProxyOptions, snapshot: Arc<ArcSwap<Snapshot>>, changes: watch::Receiver<u64>) -> Result<Self, StartError> {
+        let shared = Arc::new(driver::Shared {
+            snapshot: snapshot.clone(),
+            transport: Arc::default(),
+            metrics: Arc::new(Metrics::new()?),
+            access: AccessLog::open(&options.access).map_err(StartError::AccessLog)?,
+            options: driver::Options::default(),
+        });
+        let (transport, metrics) = (shared.transport.clone(), shared.metrics.clone());
+        let parts = Parts { snapshot, changes, transport, metrics, observer: shared.clone() };
+        Self::start_with(options, parts, |_| driver::new(shared.clone()))
+    }
+
+    /// The same with any driver; `driver` makes the HTTP driver of each worker.
     pub fn start_with<D>(options: &ProxyOptions, parts: Parts, mut driver: impl FnMut(usize) -> D) -> Result<Self, StartError>
     where
         D: ProxyHttp + Send + Sync + 'static,
@@ -137,6 +162,16 @@ impl Proxy {
     /// Whether it takes new work; false from the beginning of a drain.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+
+    /// Its figures.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.shared.metrics.clone()
+    }
+
+    /// The configuration it serves.
+    pub fn snapshot(&self) -> Arc<ArcSwap<Snapshot>> {
+        self.shared.snapshot.clone()
     }
 
     /// HTTP requests in flight.
