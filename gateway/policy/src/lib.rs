@@ -22,6 +22,9 @@ pub mod refusal;
 pub mod target;
 pub mod verdict;
 
+#[cfg(test)]
+mod sample;
+
 pub mod authorization;
 pub mod mesh;
 pub mod rate_limit;

@@ -37,8 +37,14 @@ use std::sync::{Arc, LazyLock};
 /// Longest expression, in bytes: as in the CRDs.
 pub const MAX_LENGTH: usize = 4096;
 
-/// Deepest nesting: evaluation recurses, on stacks of 2 MiB.
-const MAX_DEPTH: usize = 40;
+/// Deepest tree: evaluation recurses and takes about 30 KiB a level where nothing is optimised; worker threads have 2 MiB.
+const MAX_DEPTH: usize = 24;
+
+/// Deepest brackets, as the parser counts them.
+const MAX_NESTING: u16 = 40;
+
+/// Stack of the parser: it takes about 170 KiB a nesting level where nothing is optimised, far more than any other code here.
+const PARSER_STACK: usize = 16 << 20;
 
 /// Functions of the language; immutable, so every expression shares them.
 static LANGUAGE: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(facts::language()));
@@ -71,14 +77,15 @@ impl Expression {
         if text.trim().is_empty() {
             return Err("the expression is empty; leave the field out instead".into());
         }
-        // The parser counts brackets itself; a chain of prefix operators would get past that count.
-        let parser = LANGUAGE.parser().max_recursion_depth(MAX_DEPTH as u16);
-        let mut tree = parser.parse(text).map_err(|errors| {
-            let first = errors.errors.first().map_or_else(|| errors.to_string(), |error| error.msg.clone());
-            format!("not a CEL expression: {first}")
-        })?;
+        let mut tree = parse(text)?;
         let patterns = check::check(&mut tree)?;
         Ok(Self { text: text.into(), tree, patterns })
+    }
+
+    /// An expression that panics when it is evaluated: the interpreter has no answer to an empty tree.
+    #[cfg(test)]
+    pub(crate) fn panicking() -> Self {
+        Self { text: String::new(), tree: IdedExpr::default(), patterns: Vec::new() }
     }
 
     /// As somebody wrote it.
@@ -120,4 +127,24 @@ impl Expression {
         };
         result
     }
+}
+
+/// Parses on a thread of its own, joined at once: the parser recurses so deep that brackets within its own limit would overflow the stack of a
+/// worker thread, and with it the process.
+fn parse(text: &str) -> Result<IdedExpr, String> {
+    let parser = LANGUAGE.parser().max_recursion_depth(MAX_NESTING);
+    let parsed = std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("cel-parser".into()).stack_size(PARSER_STACK);
+        let handle =
+            builder.spawn_scoped(scope, || parser.parse(text)).map_err(|error| format!("the parser could not be started: {error}"))?;
+        handle.join().map_err(|_| "not a CEL expression: the parser failed on it".to_string())
+    })?;
+    parsed.map_err(|errors| {
+        let message = errors.errors.first().map_or_else(|| errors.to_string(), |error| error.msg.clone());
+        if message.contains("Recursion limit") {
+            format!("the expression is nested more than {MAX_NESTING} deep; split it into several rules")
+        } else {
+            format!("not a CEL expression: {message}")
+        }
+    })
 }
