@@ -189,12 +189,12 @@ impl Resource {
 pub const REDACTED: &str = "<redacted>";
 
 /// A message of serde's without the offending value, which may be the secret itself.
-fn without_values(error: &serde_json::Error) -> String {
+pub(crate) fn without_values(error: &serde_json::Error) -> String {
     let message = error.to_string();
     if message.starts_with("missing field") || message.starts_with("unknown field") {
         message
     } else {
-        "is not what a Certificate has there (its value is not shown)".into()
+        "is not what belongs there (its value is not shown)".into()
     }
 }
 
