@@ -8,6 +8,7 @@
 
 pub mod attach;
 pub mod file;
+pub mod last_good;
 pub mod resource;
 pub mod wire;
 
