@@ -58,7 +58,10 @@ pub(super) fn pass(session: &mut Session, ctx: &mut Context, response: &mut Resp
         return Ok(());
     }
     remove_hop_by_hop(response, session.is_http2());
-    if response.status != StatusCode::SWITCHING_PROTOCOLS {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        // From here on silence is the application's right, as on any opaque connection.
+        session.as_downstream_mut().set_read_timeout(Some(crate::l4::IDLE));
+    } else {
         change_fields(ctx, response);
         fields(ctx, response)?;
     }

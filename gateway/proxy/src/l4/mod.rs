@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Neither side has said anything for so long. Longer than the two hours after which kernels probe would keep the dead, shorter would
 /// cut the connection pools of databases.
-const IDLE: Duration = Duration::from_secs(3600);
+pub const IDLE: Duration = Duration::from_secs(3600);
 
 /// What became of one opaque TCP connection.
 #[derive(Clone, Debug)]

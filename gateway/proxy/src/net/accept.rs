@@ -99,22 +99,26 @@ where
 {
     async fn detect(self, listener: &Arc<Listener>, mut raw: Raw) {
         let is_http = listener.spec.protocol == Protocol::Http;
-        let deadline = Instant::now() + if is_http { IDLE } else { DETECT };
+        let spoken = async {
+            if is_http {
+                return detect::http(&mut raw, IDLE).await;
+            }
+            // A client that ended its side without a byte may still want to read; only opaque TCP can tell what.
+            detect::detect(&mut raw, Instant::now() + DETECT).await.map(|spoken| spoken.or(Some(Spoken::Opaque)))
+        };
         let spoken = tokio::select! {
             biased;
-            spoken = detect::detect(&mut raw, deadline) => spoken,
+            spoken = spoken => spoken,
             () = self.closing.drained() => return,
         };
-        // A client that ended its side without a byte may still want to read; only opaque TCP can tell what.
-        let Ok(spoken) = spoken.map(|spoken| spoken.unwrap_or(Spoken::Opaque)) else { return };
+        let Ok(Some(spoken)) = spoken else { return };
         match spoken {
             Spoken::Tls if listener.spec.mesh.is_some() || !is_http => self.tls(listener, raw).await,
             _ if listener.spec.protocol == Protocol::Tcp => self.opaque(listener, None, raw).await,
             Spoken::Http2 => self.http(listener, true, Conn::plain(raw, self.connection(listener, None))).await,
-            Spoken::Http1 => self.http(listener, false, Conn::plain(raw, self.connection(listener, None))).await,
-            // Garbage and slow request lines: the reader of heads answers them.
-            _ if is_http => self.http(listener, false, Conn::plain(raw, self.connection(listener, None))).await,
-            _ => self.opaque(listener, None, raw).await,
+            Spoken::Opaque => self.opaque(listener, None, raw).await,
+            // TLS where none is spoken: the reader of heads answers it as what it is there, no HTTP.
+            Spoken::Http1 | Spoken::Tls => self.http(listener, false, Conn::plain(raw, self.connection(listener, None))).await,
         }
     }
 

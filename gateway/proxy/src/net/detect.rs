@@ -2,6 +2,7 @@
 //!
 //! Never guesses from less than it needs: one byte at a time gives the same answer as all at once.
 
+use super::conn::HEAD;
 use super::raw::Raw;
 use std::io;
 use std::time::Duration;
@@ -110,6 +111,29 @@ pub async fn detect(raw: &mut Raw, deadline: Instant) -> io::Result<Option<Spoke
             Ok(Ok(0)) => return Ok((!raw.seen().is_empty()).then_some(Spoken::Opaque)),
             Ok(result) => result?,
         };
+    }
+}
+
+/// The same where HTTP is declared: only HTTP/2's preface and TLS need to be told from HTTP/1, whose reader of heads has deadlines and
+/// answers of its own. `None`: the client left, or said nothing sensible within `idle` and then [`HEAD`].
+pub async fn http(raw: &mut Raw, idle: Duration) -> io::Result<Option<Spoken>> {
+    let mut deadline = Instant::now() + idle;
+    loop {
+        let seen = raw.seen();
+        let is_undecided = seen.is_empty() || PREFACE.starts_with(seen) || seen[0] == 0x16;
+        match classify(seen) {
+            Some(spoken @ (Spoken::Tls | Spoken::Http2)) => return Ok(Some(spoken)),
+            None if is_undecided => {}
+            _ => return Ok(Some(Spoken::Http1)),
+        }
+        let is_first = seen.is_empty();
+        match timeout_at(deadline, raw.look()).await {
+            Err(_) | Ok(Ok(0)) => return Ok(None),
+            Ok(result) => result?,
+        };
+        if is_first {
+            deadline = Instant::now() + HEAD;
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::worker::Worker;
 use crate::connection::Connection;
 use crate::driver::within_deadline;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
+use pingora_core::protocols::Shutdown;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, handshake};
 use pingora_http::ResponseHeader;
@@ -53,7 +54,8 @@ where
     loop {
         let denial = match conn.head(closing).await {
             Head::Complete => None,
-            Head::Ended => return pingora_core::protocols::Shutdown::shutdown(&mut *conn).await,
+            // A peer that does not even take our goodbye is not waited for.
+            Head::Ended => return drop(timeout(AFTERMATH, Shutdown::shutdown(&mut *conn)).await),
             Head::Late => Some(Denial::of(Reason::RequestTimeout, "the request head did not arrive in time")),
             Head::TooLarge => Some(Denial::of(Reason::HeadersTooLarge, "the request head has more than 32 KiB or 100 fields")),
             Head::Malformed => Some(Denial::of(Reason::BadRequest, "this is no HTTP request")),

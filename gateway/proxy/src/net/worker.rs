@@ -163,6 +163,20 @@ impl Drop for Registered<'_> {
     }
 }
 
+impl<D> Worker<D>
+where
+    D: ProxyHttp + Send + Sync + 'static,
+    D::CTX: Send + Sync,
+{
+    /// Pingora around a driver, with pools of its own. To be called on the thread that will serve.
+    pub fn new(shared: Arc<Shared>, driver: D) -> Self {
+        let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: UPSTREAM_POOL, ..ServerConf::default() };
+        let mut proxy = http_proxy(&Arc::new(conf), driver);
+        proxy.server_options = Some(crate::driver::server_options());
+        Self { shared, proxy: Arc::new(proxy), running: watch::channel(false), ended: watch::channel(true) }
+    }
+}
+
 impl<D> Worker<D> {
     /// What Pingora is told of the end: it answers the last request of a connection with `Connection: close`.
     pub fn ending(&self, closing: &Closing) -> &ShutdownWatch {
@@ -182,12 +196,7 @@ where
         let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             runtime.block_on(async move {
-                let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: UPSTREAM_POOL, ..ServerConf::default() };
-                let mut proxy = http_proxy(&Arc::new(conf), driver);
-                proxy.server_options = Some(crate::driver::server_options());
-                let proxy = Arc::new(proxy);
-                let (running, ended) = (watch::channel(false), watch::channel(true));
-                if send.send(Arc::new(Worker { shared, proxy, running, ended })).is_ok() {
+                if send.send(Arc::new(Worker::new(shared, driver))).is_ok() {
                     stop.cancelled().await;
                 }
             });

@@ -1,5 +1,6 @@
 //! The accepting half on loopback, with a driver that says what it sees of its connection.
 
+mod deadlines;
 mod http;
 mod opaque;
 mod tls;
