@@ -2,11 +2,9 @@
 
 use super::context::{Context, Way};
 use super::{fail, head, hygiene, respond, trace};
-use crate::connection::Connection;
 use crate::snapshot::decide::{self, Arrival, Next};
 use pingora_core::Result;
 use pingora_proxy::Session;
-use selvage_config::resource::listener::Protocol;
 use selvage_policy::list::Purpose;
 use selvage_policy::traffic::Settings;
 use selvage_policy::{Denial, Reason};
@@ -42,7 +40,8 @@ fn prepare(session: &mut Session, ctx: &mut Context) -> Result<Option<(u16, Stri
     ctx.trace = trace::Trace::of(&session.req_header().headers, ctx.standing);
     ctx.told = hygiene::clean(session.req_header_mut(), ctx.standing, ctx.head.upgrade)?;
     ctx.source.address = ctx.told.client.unwrap_or(ctx.source.address);
-    ctx.scheme = ctx.told.scheme.unwrap_or_else(|| scheme(&connection, listener.spec.protocol));
+    ctx.scheme = ctx.told.scheme.unwrap_or_else(|| decide::scheme(&listener, arrival));
+    ctx.destination.address = decide::target(&listener, arrival.bind, arrival.destination);
     ctx.listener = Some(listener);
     ctx.snapshot = Some(snapshot.clone());
     // The kernel denies where a filter panics; this is for what lies around it, so that no fault of ours lets a request pass.
@@ -85,11 +84,6 @@ fn choose(session: &Session, ctx: &mut Context) -> Result<(), Denial> {
     ctx.settings = chosen.settings.resolve(&ctx.exchange(session.req_header())).into_owned();
     ctx.way = Way::Backend(matched, index);
     Ok(())
-}
-
-fn scheme(connection: &Connection, protocol: Protocol) -> &'static str {
-    let client_tls = connection.tls.as_ref().is_some_and(|tls| tls.peer.is_none());
-    if client_tls && protocol == Protocol::Https { "https" } else { "http" }
 }
 
 /// The least of what the route allows, what a fellow has left, and what a gRPC caller waits for. Hints only reduce.

@@ -15,19 +15,19 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Says that the sender owns this request's retries, and which attempt this is.
-pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("selvage-attempt");
+pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("selvage-attempt");
 /// Milliseconds left.
-pub(super) const DEADLINE: HeaderName = HeaderName::from_static("selvage-deadline");
+pub(crate) const DEADLINE: HeaderName = HeaderName::from_static("selvage-deadline");
 /// Tells the application who called.
-pub(super) const PRINCIPAL: HeaderName = HeaderName::from_static("selvage-principal");
+pub(crate) const PRINCIPAL: HeaderName = HeaderName::from_static("selvage-principal");
 /// In replies between proxies: whether anything may have reached the application.
-pub(super) const ORIGIN: HeaderName = HeaderName::from_static("selvage-origin");
+pub(crate) const ORIGIN: HeaderName = HeaderName::from_static("selvage-origin");
 /// The client's address.
-pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The scheme the client used.
-pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The authority the client asked for.
-pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -38,7 +38,7 @@ const MAX_NOMINATIONS: usize = 10;
 
 /// Whose word it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// Nobody's we know.
     Stranger,
     /// The application's beside us.
@@ -51,22 +51,22 @@ pub(super) enum Standing {
 
 /// What the sender said and may say.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// It owns the retries.
-    pub(super) owns_retries: bool,
+    pub(crate) owns_retries: bool,
     /// It waits this much longer.
-    pub(super) left: Option<Duration>,
+    pub(crate) left: Option<Duration>,
     /// The client's address.
-    pub(super) client: Option<IpAddr>,
+    pub(crate) client: Option<IpAddr>,
     /// The client's scheme.
-    pub(super) scheme: Option<&'static str>,
+    pub(crate) scheme: Option<&'static str>,
     /// The authority that the client asked for.
-    pub(super) host: Option<http::HeaderValue>,
+    pub(crate) host: Option<http::HeaderValue>,
 }
 
 impl Standing {
     /// The sender's on this listener. A plain connection to a listener for fellows is a stranger's.
-    pub(super) fn of(listener: &ListenerSpec, principal: Option<&SpiffeId>) -> Self {
+    pub(crate) fn of(listener: &ListenerSpec, principal: Option<&SpiffeId>) -> Self {
         match (listener.clients, principal) {
             (Clients::Outside, _) | (Clients::Fellows, None) => Self::Stranger,
             (Clients::Application, _) => Self::Application,
@@ -76,13 +76,13 @@ impl Standing {
     }
 
     /// A proxy of the mesh.
-    pub(super) fn is_fellow(self) -> bool {
+    pub(crate) fn is_fellow(self) -> bool {
         matches!(self, Self::Fellow | Self::Assertor)
     }
 }
 
 /// Reads what the sender may say and removes what only we say and what ends at this hop.
-pub(super) fn clean(req: &mut RequestHeader, standing: Standing, upgrade: bool) -> Result<Told, Denial> {
+pub(crate) fn clean(req: &mut RequestHeader, standing: Standing, upgrade: bool) -> Result<Told, Denial> {
     let told = listen(&req.headers, standing);
     let ours: SmallVec<[HeaderName; 8]> = req.headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
     for name in &ours {
@@ -105,7 +105,7 @@ pub(super) fn clean(req: &mut RequestHeader, standing: Standing, upgrade: bool) 
 }
 
 /// Whether a field's name is one only we write. Some servers read `_` as `-`, so that is no disguise.
-pub(super) fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     let begins = |prefix: &str| {
         name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(|(a, b)| if a == b'_' { b == b'-' } else { a == b })
     };

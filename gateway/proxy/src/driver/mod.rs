@@ -13,7 +13,7 @@ mod expiry;
 mod fail;
 mod forward;
 mod head;
-mod hygiene;
+pub(crate) mod hygiene;
 mod outbound;
 mod respond;
 mod retries;

@@ -47,7 +47,7 @@ pub enum Stream {
 /// Runs the guards and connects.
 pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, connection: &Connection) -> Result<Dialled, Denial> {
     let source = Source { address: connection.peer.ip(), principal: connection.principal().cloned() };
-    let destination = Destination { address: target(listener, connection) };
+    let destination = Destination { address: decide::target(listener, connection.bind, connection.destination) };
     let exchange = Exchange { source: &source, destination: &destination, http: None, now: clock::now(), wall: SystemTime::now() };
     let decided = decide::request(snapshot, connection.into(), &exchange, Purpose::Live);
     let no_route = || Denial::of(Reason::NoRoute, "no TCPRoute is attached to this listener");
@@ -62,14 +62,6 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
         Next::PassThrough(_) => return Err(Denial::of(Reason::InvalidBackend, "the destination is this proxy or this host")),
     };
     Ok(Dialled { route: None, endpoint: address, stream: Stream::Plain(connect(address, limit).await.map_err(unreachable)?) })
-}
-
-/// The address guards see. A bound listener's port is the one the outside knows it by, not the one of the socket.
-fn target(listener: &Listener, connection: &Connection) -> SocketAddr {
-    match connection.bind {
-        Bind::Bound(_) => SocketAddr::new(connection.destination.ip(), listener.spec.port),
-        Bind::Captured(_) => connection.destination,
-    }
 }
 
 async fn to_rule(

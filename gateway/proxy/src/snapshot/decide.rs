@@ -128,11 +128,27 @@ pub fn listener(snapshot: &Snapshot, arrival: Arrival<'_>, host: Option<&str>) -
     if wanted.key == accepted.key { Ok(accepted.clone()) } else { Err(misdirected()) }
 }
 
+/// The scheme the client speaks, as far as the connection shows it. A mesh hop hides it: an assertor says what it was.
+pub fn scheme(listener: &Listener, arrival: Arrival<'_>) -> &'static str {
+    let client_tls = arrival.tls.is_some_and(|tls| tls.peer.is_none());
+    if client_tls && listener.spec.protocol == Protocol::Https { "https" } else { "http" }
+}
+
+/// The address guards see. A bound socket's port is the one the outside knows the listener by.
+pub fn target(listener: &Listener, bind: Bind, destination: SocketAddr) -> SocketAddr {
+    match bind {
+        Bind::Bound(_) => SocketAddr::new(destination.ip(), listener.spec.port),
+        Bind::Captured(_) => destination,
+    }
+}
+
 impl Decided {
     fn fill(&mut self, snapshot: &Snapshot, arrival: Arrival<'_>, exchange: &Exchange<'_>, purpose: Purpose) -> Result<(), Denial> {
         let host = exchange.http.as_ref().map(|http| http.host);
         let listener = listener(snapshot, arrival, host)?;
         self.listener = Some(listener.clone());
+        let facts = DestinationFacts { address: target(&listener, arrival.bind, arrival.destination) };
+        let exchange = &Exchange { destination: &facts, ..*exchange };
         let peer = arrival.tls.and_then(|tls| tls.peer);
         if listener.spec.mesh == Some(MeshMode::Strict) && peer.is_none() {
             return Err(Denial::of(Reason::MeshRequired, "this workload is called over mesh TLS only"));
