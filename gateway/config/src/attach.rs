@@ -6,6 +6,9 @@ use selvage_policy::{Inheritance, Key, Target};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+#[cfg(test)]
+mod tests;
+
 /// Every compiled policy of a proxy, by the target it is attached to.
 #[derive(Debug, Default)]
 pub struct Attachments {

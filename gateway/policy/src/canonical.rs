@@ -72,10 +72,7 @@ fn is_plain(path: &[u8]) -> bool {
                 }
                 index += 2;
             }
-            b'/' => match path.get(index + 1..) {
-                Some([b'/', ..] | [b'.'] | [b'.', b'.' | b'/' | b';' | b'%', ..]) => return false,
-                _ => {}
-            },
+            b'/' if matches!(path.get(index + 1..), Some([b'/', ..] | [b'.'] | [b'.', b'.' | b'/' | b';' | b'%', ..])) => return false,
             byte if !is_path_byte(byte) => return false,
             _ => {}
         }

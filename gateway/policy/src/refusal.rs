@@ -95,6 +95,6 @@ pub fn render(denial: &Denial, caller: Caller, request_id: &str) -> Refusal {
 }
 
 /// Whole seconds, rounded up, at least one: an earlier try would be refused again.
-pub(crate) fn seconds(wait: Duration) -> u64 {
+fn seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }

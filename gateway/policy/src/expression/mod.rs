@@ -119,13 +119,12 @@ impl Expression {
         let facts = Facts { exchange, patterns: &self.patterns };
         let mut context = Context::with_env(LANGUAGE.clone());
         context.set_variable_resolver(&facts);
-        let result = match Value::resolve_val(&self.tree, &context) {
+        match Value::resolve_val(&self.tree, &context) {
             Ok(value) => read(value.as_ref()).map_or_else(|| Outcome::Error(expected.into()), Outcome::Value),
             // Every name was known when it was compiled, so a name that does not resolve is a fact that is not there.
             Err(ExecutionError::NoSuchKey(_) | ExecutionError::UndeclaredReference(_)) => Outcome::Absent,
             Err(error) => Outcome::Error(error.to_string()),
-        };
-        result
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use super::buckets::{self, BucketKey, Buckets, Claim, Rate, Standing};
 use super::spec::KeyPart;
 use crate::exchange::Exchange;
 use crate::expression::{Expression, Outcome};
-use crate::refusal::seconds;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,14 +89,20 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// The response fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11). Policies that hide their details are left
+/// Rounded up.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// The response fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11): `q` requests in
+/// `w` seconds; `r` of them left, and `t` seconds until the bucket is full again. Policies that hide their details are left
 /// out; none are sent where nothing is left.
 pub fn fields(standings: &[LimitStanding<'_>]) -> Vec<(&'static str, String)> {
     let (mut policies, mut states) = (String::new(), String::new());
     for LimitStanding { limit, standing, rate, .. } in standings.iter().filter(|standing| !standing.filter.hidden) {
         let comma = if policies.is_empty() { "" } else { ", " };
-        policies.push_str(&format!("{comma}\"{limit}\";q={};w={}", rate.requests, seconds(rate.per)));
-        states.push_str(&format!("{comma}\"{limit}\";r={};t={}", standing.remaining, seconds(standing.full_in)));
+        policies.push_str(&format!("{comma}\"{limit}\";q={};w={}", rate.requests, whole_seconds(rate.per)));
+        states.push_str(&format!("{comma}\"{limit}\";r={};t={}", standing.remaining, whole_seconds(standing.full_in)));
     }
     if policies.is_empty() { Vec::new() } else { vec![("ratelimit-policy", policies), ("ratelimit", states)] }
 }
