@@ -16,7 +16,7 @@ pub struct MeshConfigSpec {
     pub trust_domain: TrustDomain,
     /// Other names whose identities count as ours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<String>", length(max = 16))]
+    #[schemars(with = "Vec<String>", length(max = 16), inner(length(min = 1, max = 253)))]
     pub trust_domain_aliases: Vec<TrustDomain>,
     /// Whether callers without mesh TLS are served.
     #[serde(default, skip_serializing_if = "is_default")]
