@@ -1,7 +1,10 @@
-//! Placeholder.
+//! The controller: from Kubernetes objects, or files of them, to what proxies are told.
+//!
+//! ```text
+//! files or watches --> world --translate--> Resources, views, statuses --publish--> proxies
+//! ```
+
 pub mod ca;
-pub mod publish;
-/// Where the platform itself runs.
-pub mod world {
-    pub const PLATFORM_NAMESPACE: &str = "selvage-system";
-}
+pub mod crds;
+pub mod gateway_api;
+pub mod world;

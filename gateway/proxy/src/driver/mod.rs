@@ -17,8 +17,6 @@ pub(crate) mod hygiene;
 mod outbound;
 mod respond;
 mod retries;
-#[cfg(test)]
-mod tests;
 mod trace;
 
 pub use context::Context;

@@ -196,10 +196,7 @@ impl<S: Sink> Session<'_, S> {
         for rejection in &rejected {
             tracing::warn!(key = %rejection.key, reason = rejection.reason, "a Resource was rejected");
         }
-        self.driver.told.send_modify(|connection| {
-            connection.transactions += 1;
-            connection.current = true;
-        });
+        self.driver.told.send_modify(|connection| connection.transactions += 1);
         self.say(ToServer::Ack(Ack { txn, rejected })).await
     }
 
