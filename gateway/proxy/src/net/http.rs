@@ -97,10 +97,13 @@ where
     let mut going_away = false;
     let idle = sleep_until(Instant::now() + IDLE_H2);
     tokio::pin!(idle);
+    // Once for the connection: made anew it would be entered into a shared list at every turn.
+    let drained = connection.closing.drained();
+    tokio::pin!(drained);
     loop {
         tokio::select! {
             biased;
-            () = connection.closing.drained(), if !going_away => {
+            () = &mut drained, if !going_away => {
                 h2.graceful_shutdown();
                 going_away = true;
                 idle.as_mut().reset(Instant::now() + AFTERMATH);

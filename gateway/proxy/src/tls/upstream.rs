@@ -59,7 +59,8 @@ pub struct Hop {
 /// Hops by identities; one per proxy, shared by its workers. Entries are replaced when the leaf or the roots change.
 #[derive(Debug, Default)]
 pub struct MeshTransport {
-    hops: Mutex<HashMap<(SpiffeId, SpiffeId), Entry>>,
+    /// By whom, then to whom: looked up by reference, since every request does.
+    hops: Mutex<HashMap<SpiffeId, HashMap<SpiffeId, Entry>>>,
 }
 
 #[derive(Debug)]
@@ -152,20 +153,22 @@ impl MeshTransport {
         let Some(leaf) = snapshot.identities.get(from) else {
             return Err(InvalidCertificate(format!("the certificate of {from} has not arrived yet")));
         };
-        let pair = (from.clone(), to.clone());
         let mut hops = self.hops.lock();
-        if let Some(entry) = hops.get_mut(&pair) {
+        if let Some(entry) = hops.get_mut(from).and_then(|hops| hops.get_mut(to)) {
             let same_roots = Arc::ptr_eq(&entry.mesh, &snapshot.mesh) || entry.mesh.roots == snapshot.mesh.roots;
             if entry.leaf.fingerprint == leaf.fingerprint && same_roots {
-                entry.mesh = snapshot.mesh.clone();
+                if !Arc::ptr_eq(&entry.mesh, &snapshot.mesh) {
+                    entry.mesh = snapshot.mesh.clone();
+                }
                 return Ok(entry.hop.clone());
             }
         }
         let hop = Arc::new(Hop::new(leaf, &snapshot.mesh.roots, to)?);
-        if hops.len() >= MAX_HOPS {
+        if hops.values().map(HashMap::len).sum::<usize>() >= MAX_HOPS {
             hops.clear();
         }
-        hops.insert(pair, Entry { leaf: leaf.clone(), mesh: snapshot.mesh.clone(), hop: hop.clone() });
+        let entry = Entry { leaf: leaf.clone(), mesh: snapshot.mesh.clone(), hop: hop.clone() };
+        hops.entry(from.clone()).or_default().insert(to.clone(), entry);
         Ok(hop)
     }
 }

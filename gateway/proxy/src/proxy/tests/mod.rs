@@ -111,9 +111,9 @@ impl Fixture {
     /// Puts another Snapshot in place and waits for the sockets to follow.
     async fn swap(&self, mut snapshot: Snapshot) {
         snapshot.generation = self.snapshot.load().generation + 1;
-        self.changes.send_replace(snapshot.generation);
+        let generation = snapshot.generation;
         self.snapshot.store(Arc::new(snapshot));
-        self.changes.send_modify(|_| {});
+        self.changes.send_replace(generation);
         self.settled().await;
     }
 
