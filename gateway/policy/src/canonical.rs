@@ -2,9 +2,10 @@
 //!
 //! Property: what is sent upstream is a fixed point: `path(path(x)) == path(x)`.
 //!
-//! The form is that of RFC 3986 section 6.2.2: unreserved characters decoded, triplets in upper case, bytes that a path may not
-//! have encoded, dot segments removed, `//` merged. What systems read in two ways is refused instead: separators in disguise (`%2f`, `%5c`, `\`), control characters, and dot segments with path
-//! parameters (`..;a`). `*` (for OPTIONS) and the absolute form are the caller's to take apart first.
+//! The form is that of RFC 3986 section 6.2.2: unreserved characters decoded, triplets in upper case, bytes that a path may not have
+//! encoded, dot segments removed, `//` merged. What systems read in two ways is refused instead: separators in disguise (`%2f`, `%5c`, `\`),
+//! control characters, and dot segments with path parameters (`..;a`). `*` (for OPTIONS) and the absolute form are the caller's to take
+//! apart first.
 
 use crate::mesh::{DoubleSlash, Encoded, PathHandling};
 use crate::reason::Reason;

@@ -74,7 +74,7 @@ pub enum Invalid {
         problem: String,
     },
     /// Something it refers to does not exist.
-    #[error("{field}: {reference} does not exist")]
+    #[error("{field}: {reference} does not exist; create it or correct the name")]
     Unresolved {
         /// Path of the field.
         field: String,

@@ -137,7 +137,7 @@ fn line(decision: &Decision) -> String {
     }
 }
 
-/// Parses and compiles `spec`, a YAML-like JSON5-free JSON text; `targetRefs` is added where it is missing.
+/// Parses and compiles `spec`; `targetRefs` is added where no target is given.
 pub fn policy(kind: Kind, name: &str, spec: serde_json::Value) -> Result<Compiled, Invalid> {
     let mut spec = spec;
     if spec.get("targetRefs").is_none() && spec.get("targetSelectors").is_none() {

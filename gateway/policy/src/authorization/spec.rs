@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 /// a Service, a Gateway and a route) all must agree. Where no allow rule is attached at all, the posture of `MeshConfig` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.targetRefs) || has(self.targetSelectors)", "message": "a policy needs targetRefs or targetSelectors"},
+    {"rule": "!has(self.inheritance) || self.inheritance != 'Override'", "message": "inheritance is Always or Default for this kind"}
+]))]
 pub struct AuthorizationPolicySpec {
     /// Objects it holds for, in its own namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -86,6 +90,7 @@ pub struct Rule {
 /// A caller: all given fields must hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
 pub struct RuleFrom {
     /// Namespace of the caller's workload; with `serviceAccount` or `gateway` their namespace (default: the policy's own).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,6 +117,7 @@ pub struct RuleFrom {
 /// A kind of request: all given fields must hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
 pub struct RuleTo {
     /// Any of these methods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -13,6 +13,9 @@ use smallvec::SmallVec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+#[cfg(test)]
+mod tests;
+
 /// Whether a policy holds for this Exchange.
 #[derive(Clone, Debug, PartialEq)]
 enum Holds {
@@ -33,6 +36,8 @@ struct Guard<'a> {
     target: &'a Target,
     level: usize,
     holds: Holds,
+    /// Whether it refused or, auditing, would have: once is enough.
+    refused: bool,
     /// Written for explain only.
     said: Option<(Outcome, Option<Arc<str>>, String)>,
 }
@@ -54,7 +59,7 @@ pub(super) fn run(set: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose) -> 
     let mut run = Run { exchange, explain: purpose == Purpose::Explain, guards: SmallVec::new(), decision: Decision::default() };
     for (level, Level { target, policies }) in set.levels.iter().enumerate() {
         for attached in policies {
-            run.guards.push(Guard { attached, target, level, holds: holds(&attached.policy, exchange), said: None });
+            run.guards.push(Guard { attached, target, level, holds: holds(&attached.policy, exchange), refused: false, said: None });
         }
     }
     run.displace();
@@ -137,11 +142,15 @@ impl<'a> Run<'a> {
 
     /// A refusal of guard `index`: it holds unless the policy only audits.
     fn refuse(&mut self, index: usize, denial: Denial, detail: &str) -> Option<Denial> {
+        self.guards[index].refused = true;
         let rule = denial.rule.clone();
         let audits = matches!(&self.guards[index].policy().body, Body::Authorization(filter) if filter.audits());
         self.say(index, if audits { Outcome::Audited } else { Outcome::Denied }, rule.as_ref(), detail);
         if audits {
-            self.decision.audited.push(denial);
+            // A policy on two targets of one path reports once.
+            if !self.decision.audited.contains(&denial) {
+                self.decision.audited.push(denial);
+            }
             return None;
         }
         Some(denial)
@@ -161,8 +170,7 @@ impl<'a> Run<'a> {
         for &index in &members {
             let guard = &self.guards[index];
             let Body::Authorization(filter) = &guard.policy().body else { continue };
-            let decided = guard.said.as_ref().is_some_and(|(outcome, ..)| *outcome == Outcome::Audited);
-            if !guard.active() || !filter.has_allow() || guard.holds == Holds::Failed || decided {
+            if !guard.active() || !filter.has_allow() || guard.holds == Holds::Failed || guard.refused {
                 continue;
             }
             if !filter.audits() {

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 /// counts under every one; otherwise it is refused with 429 and counts under none. A retry is not counted again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.targetRefs) || has(self.targetSelectors)", "message": "a policy needs targetRefs or targetSelectors"},
+    {"rule": "!has(self.inheritance) || self.inheritance != 'Override'", "message": "inheritance is Always or Default for this kind"}
+]))]
 pub struct RateLimitPolicySpec {
     /// Objects it holds for, in its own namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -47,6 +51,7 @@ pub enum RateLimitScope {
 /// One limit: a token bucket a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "!(has(self.key) && has(self.by))", "message": "give key or by, not both"}]))]
 pub struct Limit {
     /// Its name, in refusals, in the `RateLimit` fields, in logs.
     #[schemars(length(min = 1, max = 63))]

@@ -29,10 +29,12 @@ fn field<'a>(decision: &'a Decision, name: &str) -> &'a str {
     decision.fields.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
 }
 
+/// Time in milliseconds, tries at that time, how many pass.
+type Step = (u64, usize, usize);
+
 #[test]
 fn a_bucket_fills_as_time_passes() {
-    // (requests, per, burst), then (time in ms, tries, how many pass).
-    let table: Vec<(Value, Vec<(u64, usize, usize)>)> = vec![
+    let table: Vec<(Value, Vec<Step>)> = vec![
         (json!({ "requests": 20, "per": "1s" }), vec![(0, 30, 20), (49, 1, 0), (50, 2, 1), (100, 2, 1), (1100, 30, 20)]),
         (json!({ "requests": 1, "per": "1s" }), vec![(0, 2, 1), (999, 1, 0), (1000, 2, 1), (5000, 3, 1)]),
         (json!({ "requests": 3, "per": "1s" }), vec![(0, 5, 3), (333, 1, 0), (334, 2, 1), (666, 1, 0), (667, 1, 1), (1000, 2, 1)]),

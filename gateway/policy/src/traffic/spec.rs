@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 /// How the targets are reached. Fields merge one by one along the chain, the most specific wins; a route's own field beats any policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.targetRefs) || has(self.targetSelectors)", "message": "a policy needs targetRefs or targetSelectors"},
+    {"rule": "!has(self.inheritance) || self.inheritance != 'Default'", "message": "inheritance is Always or Override for this kind"}
+]))]
 pub struct TrafficPolicySpec {
     /// Objects it holds for, in its own namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
