@@ -7,6 +7,7 @@ pub mod directory;
 pub mod grpc;
 pub mod program;
 pub mod running;
+pub mod standalone;
 
 pub use client::{Answer, Client};
 pub use directory::Directory;
