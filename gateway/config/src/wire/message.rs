@@ -99,7 +99,8 @@ pub struct Update {
 pub struct Ack {
     /// Which.
     pub txn: u64,
-    /// What of it could not be used: its guards refuse, the rest keeps its earlier form or is dropped.
+    /// What cannot be used of all that the proxy now has, sent in whichever transaction: its guards refuse, the rest keeps its earlier
+    /// form or is dropped. So one Ack after a reconnection says all there is to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<Rejected>,
 }

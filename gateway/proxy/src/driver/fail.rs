@@ -4,8 +4,9 @@
 //! and then lingers a moment, because a reset would take the answer with it.
 
 use super::context::Context;
-use super::hygiene::ORIGIN;
+use super::hygiene::{ORIGIN, Standing};
 use super::respond::{self, APPLICATION, PROXY};
+use super::trace::Trace;
 use http::Method;
 use http::header::CONTENT_LENGTH;
 use pingora_core::protocols::http::HttpTask;
@@ -95,6 +96,10 @@ fn denial(error: &Error, ctx: &Context) -> Option<Denial> {
 
 /// Sends a refusal.
 pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, denial: Denial) -> Result<()> {
+    if ctx.trace.request_id.is_empty() {
+        // Refused before it was known who sent it: then nobody's names count.
+        ctx.trace = Trace::of(&session.req_header().headers, Standing::Stranger);
+    }
     let caller = ctx.head.caller();
     let refusal = render(&denial, caller, &ctx.trace.request_id);
     let mut response = ResponseHeader::build(refusal.status, Some(refusal.fields.len() + 4))?;

@@ -17,6 +17,8 @@ pub(crate) mod hygiene;
 mod outbound;
 mod respond;
 mod retries;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub use context::Context;

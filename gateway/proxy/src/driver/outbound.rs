@@ -2,20 +2,15 @@
 
 use super::context::{Context, Way};
 use super::head::{bad, retarget};
-use super::hygiene::{ATTEMPT, DEADLINE, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, PRINCIPAL, is_ours};
+use super::hygiene::{ATTEMPT, DEADLINE, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, PRINCIPAL};
 use super::trace::{REQUEST_ID, TRACEPARENT, TRACESTATE};
 use crate::snapshot::rewrite;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, Version};
+use http::Version;
+use http::header::{HOST, HeaderName, TE, TRAILER};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
-use selvage_config::resource::route::FilterSpec;
 use selvage_policy::Denial;
-use smallvec::SmallVec;
 use std::time::Duration;
-
-/// What frames a message is the hop's business, whatever a route's filter says.
-const FRAMING: [HeaderName; 6] = [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, UPGRADE, TE, TRAILER];
 
 /// Completes the head of an attempt. Pingora has removed what ends at this hop.
 pub(super) fn complete(ctx: &mut Context, req: &mut RequestHeader) -> Result<(), Denial> {
@@ -65,7 +60,9 @@ pub(super) fn rewrite(ctx: &Context, req: &mut RequestHeader) -> Result<Option<S
     if of_rule.is_empty() && of_backend.is_empty() {
         return Ok(None);
     }
-    change_fields(req, of_rule, of_backend);
+    // Framing, Host and headers of ours are not among what they may change: such a route does not compile.
+    rewrite::request_fields(of_rule, req);
+    rewrite::request_fields(of_backend, req);
     let path = req.uri.path().to_string();
     let rewritten = rewrite::rewrite(of_rule.iter().chain(of_backend), &path, matched.prefix);
     if let Some(path) = rewritten.path {
@@ -78,31 +75,6 @@ pub(super) fn rewrite(ctx: &Context, req: &mut RequestHeader) -> Result<Option<S
         req.insert_header(HOST, host.as_str()).map_err(unwritable)?;
     }
     Ok(rewritten.host)
-}
-
-/// Header changes, which leave framing and our own headers alone.
-fn change_fields(req: &mut RequestHeader, of_rule: &[FilterSpec], of_backend: &[FilterSpec]) {
-    if !of_rule.iter().chain(of_backend).any(|filter| matches!(filter, FilterSpec::RequestHeaders(_))) {
-        return;
-    }
-    let framing: SmallVec<[(HeaderName, HeaderValue); 2]> = FRAMING
-        .iter()
-        .flat_map(|name| req.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())).collect::<SmallVec<[_; 1]>>())
-        .collect();
-    rewrite::request_fields(of_rule, req);
-    rewrite::request_fields(of_backend, req);
-    for name in &FRAMING {
-        req.remove_header(name);
-    }
-    for (name, value) in framing {
-        // It was there before, so there is room for it.
-        let _ = req.append_header(name, value);
-    }
-    let forged: SmallVec<[HeaderName; 2]> =
-        req.headers.keys().filter(|name| is_ours(name.as_str()) && !name.as_str().starts_with("x-")).cloned().collect();
-    for name in &forged {
-        req.remove_header(name);
-    }
 }
 
 /// At most eight digits and a unit; never more than is left.

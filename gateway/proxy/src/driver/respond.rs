@@ -11,7 +11,6 @@ use pingora_core::Result;
 use pingora_core::protocols::http::HttpTask;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
-use selvage_config::resource::route::FilterSpec;
 use smallvec::SmallVec;
 
 /// Nothing of this reply's request reached the application.
@@ -141,20 +140,8 @@ fn remove_hop_by_hop(response: &mut ResponseHeader, to_http2: bool) {
 }
 
 fn change_fields(ctx: &Context, response: &mut ResponseHeader) {
-    let (Way::Backend(matched, _), Some(chosen)) = (&ctx.way, ctx.chosen()) else { return };
-    let (of_rule, of_backend) = (&matched.rule.filters, &chosen.filters);
-    if !of_rule.iter().chain(of_backend).any(|filter| matches!(filter, FilterSpec::ResponseHeaders(_))) {
-        return;
+    if let (Way::Backend(matched, _), Some(chosen)) = (&ctx.way, ctx.chosen()) {
+        rewrite::response_fields(&matched.rule.filters, response);
+        rewrite::response_fields(&chosen.filters, response);
     }
-    let kept = [CONTENT_LENGTH, TRANSFER_ENCODING].map(|name| (response.headers.get(&name).cloned(), name));
-    rewrite::response_fields(of_rule, response);
-    rewrite::response_fields(of_backend, response);
-    for (value, name) in kept {
-        response.remove_header(&name);
-        if let Some(value) = value {
-            // It was there before, so there is room for it.
-            let _ = response.insert_header(name, value);
-        }
-    }
-    remove_ours(response);
 }

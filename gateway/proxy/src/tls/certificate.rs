@@ -63,7 +63,7 @@ pub(super) fn chain(field: &str, pem: &str) -> Result<Vec<CertificateDer<'static
     }
     for (place, der) in chain.iter().enumerate() {
         match X509Certificate::from_der(der) {
-            Ok((rest, _)) if rest.is_empty() => {}
+            Ok(([], _)) => {}
             Ok(_) => return Err(InvalidCertificate(format!("{field}: certificate {place} has bytes after its end"))),
             Err(error) => return Err(InvalidCertificate(format!("{field}: certificate {place} is no X.509 certificate: {error}"))),
         }

@@ -93,8 +93,9 @@ fn read(text: &str) -> (Option<Resource>, Option<Rejected>) {
         false => format!("not a Resource as this version of Selvage knows them, at {place}"),
     };
     if let Ok(Outline { key, version, class, attachments }) = serde_json::from_str(text) {
-        let rejected = Rejected { key: key.clone(), version: version.clone(), reason };
-        let spec = serde_json::Value::Null;
+        let rejected = Rejected { key: key.clone(), version, reason };
+        // Without a version: whoever may be able to read it, this process after an upgrade for one, is sent it again.
+        let (version, spec) = (String::new(), serde_json::Value::Null);
         let shell = Resource { key, class, version, attachments, refs: BTreeMap::new(), created: 0, spec };
         return (Some(shell), Some(rejected));
     }

@@ -70,7 +70,7 @@ pub trait Sink: Send + 'static {
     /// What is here already, by version, rejected Resources included.
     fn have(&self) -> BTreeMap<Key, String>;
 
-    /// Applies a transaction as a whole; returns what of it could not be used. The first one of a connection may be empty: it says that
+    /// Applies a transaction as a whole; returns what cannot be used of all that is here now. The first one of a connection may be empty: it says that
     /// what is here is complete and current.
     async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected>;
 
@@ -86,6 +86,8 @@ pub trait Sink: Send + 'static {
 pub struct Connection {
     /// Whether it stands.
     pub connected: bool,
+    /// Whether a transaction was applied on it: what is here is what the controller has for us, but for what is on its way.
+    pub current: bool,
     /// Since when it does, or does not.
     pub since: Instant,
     /// Transactions applied over all connections.
@@ -130,7 +132,7 @@ impl Client {
     /// The handle, and the driver that has to be run.
     pub fn new<S: Sink>(options: Options, sink: S) -> (Self, Driver<S>) {
         let (questions, asked) = mpsc::channel(QUESTIONS);
-        let never = Connection { connected: false, since: Instant::now(), transactions: 0, error: None };
+        let never = Connection { connected: false, current: false, since: Instant::now(), transactions: 0, error: None };
         let (told, connection) = watch::channel(never);
         let driver = Driver { options, sink, asked, told, wanted: BTreeSet::new(), absent: HashMap::new(), last_id: 0 };
         (Self { questions, connection }, driver)
@@ -231,6 +233,7 @@ impl<S: Sink> Driver<S> {
                     connection.since = Instant::now();
                 }
                 connection.connected = false;
+                connection.current = false;
                 connection.error = Some(end.to_string());
             });
             wait = (wait * 2).min(most);

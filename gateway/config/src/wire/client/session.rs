@@ -196,7 +196,10 @@ impl<S: Sink> Session<'_, S> {
         for rejection in &rejected {
             tracing::warn!(key = %rejection.key, reason = rejection.reason, "a Resource was rejected");
         }
-        self.driver.told.send_modify(|connection| connection.transactions += 1);
+        self.driver.told.send_modify(|connection| {
+            connection.transactions += 1;
+            connection.current = true;
+        });
         self.say(ToServer::Ack(Ack { txn, rejected })).await
     }
 

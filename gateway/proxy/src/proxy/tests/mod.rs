@@ -1,6 +1,7 @@
 //! The accepting half on loopback, with a driver that says what it sees of its connection.
 
 mod deadlines;
+mod driven;
 mod http;
 mod opaque;
 mod tls;
@@ -89,6 +90,17 @@ struct Fixture {
 impl Fixture {
     async fn start(snapshot: Snapshot) -> Self {
         Self::with(ProxyOptions::default(), snapshot).await
+    }
+
+    /// With the driver that proxies have in earnest.
+    async fn driven(snapshot: Snapshot) -> Self {
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let (changes, receiver) = watch::channel(0);
+        let options = ProxyOptions { access: Sink::Off, ..ProxyOptions::default() };
+        let proxy = Proxy::start(&options, snapshot.clone(), receiver).expect("started");
+        let fixture = Self { proxy, snapshot, changes, memory: Arc::default() };
+        fixture.settled().await;
+        fixture
     }
 
     async fn with(options: ProxyOptions, snapshot: Snapshot) -> Self {

@@ -55,16 +55,16 @@ fn inverted(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A caller's proxy with one destination, whose endpoints are these.
-fn outbound(at: Bind, caller: &SpiffeId, ca: &Authority, endpoints: &[Endpoint]) -> Snapshot {
+pub(super) fn outbound(at: Bind, protocol: Protocol, caller: &SpiffeId, ca: &Authority, endpoints: &[Endpoint]) -> Snapshot {
     let key = Key::new("Backend", "shop", "db#5432");
-    let mut spec = spec(at, Protocol::Tcp);
+    let mut spec = spec(at, protocol);
     spec.forward = Forward::Backend(key.clone());
     spec.identity = Some(caller.clone());
     spec.clients = Clients::Application;
     let mut snapshot = snapshot(vec![listener("out", spec)]);
     let backend = Arc::new(Backend {
         key: Arc::new(key.clone()),
-        spec: BackendSpec { addresses: Vec::new(), port: 5432, protocol: AppProtocol::Tcp, chain: Vec::new() },
+        spec: BackendSpec { addresses: Vec::new(), port: 5432, protocol: AppProtocol::Detect, chain: Vec::new() },
         guards: Arc::default(),
         endpoints: Arc::default(),
         retries: Arc::default(),
@@ -85,12 +85,12 @@ fn outbound(at: Bind, caller: &SpiffeId, ca: &Authority, endpoints: &[Endpoint])
     snapshot
 }
 
-fn endpoint(address: SocketAddr, identity: Option<&SpiffeId>) -> Endpoint {
+pub(super) fn endpoint(address: SocketAddr, identity: Option<&SpiffeId>) -> Endpoint {
     Endpoint { address, workload: None, identity: identity.cloned(), draining: false, zone: None }
 }
 
 /// A port nobody uses, on an address of the test's own.
-fn free(at: &str) -> SocketAddr {
+pub(super) fn free(at: &str) -> SocketAddr {
     std::net::TcpListener::bind(at).expect("a port").local_addr().expect("its address")
 }
 
@@ -146,7 +146,8 @@ async fn a_mebibyte_each_way_crosses_the_mesh_with_its_ends() {
     target.spec.port = served.port();
     let target = Fixture::start(snapshot(vec![target])).await;
     let dead = free("127.77.0.68:0");
-    let caller = Fixture::start(outbound(bind(69), &cart, &ca, &[endpoint(dead, Some(&db)), endpoint(served, Some(&db))])).await;
+    let caller =
+        Fixture::start(outbound(bind(69), Protocol::Tcp, &cart, &ca, &[endpoint(dead, Some(&db)), endpoint(served, Some(&db))])).await;
     let sent = mebibyte();
     // Twice: whichever endpoint is tried first, the dead one costs a try and no connection.
     for round in 1..=2 {
@@ -175,7 +176,7 @@ async fn an_endpoint_that_is_somebody_else_gets_no_byte() {
     let mut target = inbound("in", Bind::Bound(served), Protocol::Tcp, MeshMode::Strict, &evil, &ca, app);
     target.spec.port = served.port();
     let target = Fixture::start(snapshot(vec![target])).await;
-    let caller = Fixture::start(outbound(bind(72), &cart, &ca, &[endpoint(served, Some(&db))])).await;
+    let caller = Fixture::start(outbound(bind(72), Protocol::Tcp, &cart, &ca, &[endpoint(served, Some(&db))])).await;
     let answer = exchange(&mut caller.connect(bind(72)).await, b"a secret").await;
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.is_empty()));
     assert_eq!(caller.closed(1).await[0].denial.as_ref().map(|denial| denial.reason), Some(Reason::UpstreamConnect));
@@ -206,7 +207,8 @@ async fn a_preamble_names_a_port_of_this_workload_or_is_refused() {
     .await;
     let name = ServerName::try_from(db.dns_name()).expect("a name");
     let hop = client(&[crate::tls::ALPN_TCP], Some(&ca.workload(&cart)));
-    let table: [(&str, &[u8], Option<&[u8]>); 6] = [
+    type Case = (&'static str, &'static [u8], Option<&'static [u8]>);
+    let table: [Case; 6] = [
         ("its own port", &[1, 0x15, 0x38], Some(b"first ")),
         ("another port of the workload", &[1, 0x15, 0x39], Some(b"second ")),
         ("a port that speaks HTTP", &[1, 0x1f, 0x90], None),
