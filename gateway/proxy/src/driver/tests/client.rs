@@ -38,7 +38,11 @@ impl Answer {
 
 impl Client {
     pub(in crate::driver) async fn connect(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
+        Self::on(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub(in crate::driver) fn on(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::new() }
     }
 
     pub(in crate::driver) async fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -8,17 +8,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// What a caller got: head, body, trailers; or why the stream broke off.
-struct Called {
-    head: Response<()>,
-    body: Vec<u8>,
-    trailers: Option<HeaderMap>,
+pub(super) struct Called {
+    pub(super) head: Response<()>,
+    pub(super) body: Vec<u8>,
+    pub(super) trailers: Option<HeaderMap>,
     broken: Option<h2::Error>,
 }
 
 /// An h2c echo that ends with `grpc-status: 0`, waits on `/slow`, and keeps what it was asked.
-struct Echo {
-    address: SocketAddr,
-    heads: Arc<Mutex<Vec<http::request::Parts>>>,
+pub(super) struct Echo {
+    pub(super) address: SocketAddr,
+    pub(super) heads: Arc<Mutex<Vec<http::request::Parts>>>,
     task: JoinHandle<()>,
 }
 
@@ -29,7 +29,7 @@ impl Drop for Echo {
 }
 
 impl Echo {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -67,7 +67,7 @@ impl Echo {
     }
 }
 
-async fn call(address: SocketAddr, path: &str, fields: &[(&str, &str)], chunks: &[&'static str]) -> Called {
+pub(super) async fn call(address: SocketAddr, path: &str, fields: &[(&str, &str)], chunks: &[&'static str]) -> Called {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
     let driving = tokio::spawn(connection);
@@ -100,7 +100,7 @@ async fn call(address: SocketAddr, path: &str, fields: &[(&str, &str)], chunks: 
     called
 }
 
-const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
+pub(super) const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
 
 async fn front(echo: &Echo, protocol: &str, rule: Value) -> (World, SocketAddr) {
     let address = free_address();

@@ -7,6 +7,7 @@ mod framing;
 mod grpc;
 mod headers;
 mod logs;
+mod mesh;
 
 mod retries;
 mod routes;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub(super) use backend::{Backend, Reply, ok};
-pub(super) use client::{Client, ask, get};
+pub(super) use client::{Answer, Client, ask, get};
 
 /// Longer than anything here takes on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
