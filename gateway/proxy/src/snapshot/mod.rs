@@ -12,6 +12,8 @@ mod rule;
 mod table;
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;
 
 pub use crate::state::Live;

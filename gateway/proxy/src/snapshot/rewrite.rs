@@ -161,3 +161,6 @@ impl Fields for ResponseHeader {
         self.remove_header(name);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,4 +126,4 @@ fn distinct(hosts: impl Iterator<Item = HostPattern>) -> Vec<Option<HostPattern>
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
