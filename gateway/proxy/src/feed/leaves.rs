@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 /// The first and the longest wait after a refusal or a failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// The least time between two renewals of one leaf, should its life be over at once or our clock be wrong.
+const LEAST: Duration = Duration::from_secs(1);
 /// The longest sleep: clocks are set, and `Instant` and `SystemTime` part.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -104,7 +106,7 @@ impl Plan {
                 let leaf = Resource::secret(keys::identity(identity), &spec, version_key);
                 apply(store, Change::Own { put: vec![leaf], remove: Vec::new() }).await;
                 tracing::info!(%identity, "a certificate was obtained");
-                *self = Self { at: life.renew_at(rand::random()), retry: None };
+                *self = Self { at: life.renew_at(rand::random()).max(SystemTime::now() + LEAST), retry: None };
             }
             Err(error) => {
                 let wait = self.retry.map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));

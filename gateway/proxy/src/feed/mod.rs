@@ -12,5 +12,8 @@ mod leaves;
 mod store;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use leaves::Signer;
 pub use store::{Change, Readiness, Refused, Store};
