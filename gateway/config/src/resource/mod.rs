@@ -144,6 +144,7 @@ impl Resource {
     }
 
     /// Parses the spec, strictly.
+    #[allow(clippy::result_large_err, reason = "an error here is rare, and is kept as it is")]
     pub fn spec(&self) -> Result<Spec, InvalidResource> {
         Ok(match CoreKind::of(&self.key.kind) {
             Some(CoreKind::Mesh) => Spec::Mesh(self.parse()?),
@@ -160,6 +161,7 @@ impl Resource {
         })
     }
 
+    #[allow(clippy::result_large_err, reason = "an error here is rare, and is kept as it is")]
     fn parse<T: DeserializeOwned>(&self) -> Result<Box<T>, InvalidResource> {
         serde_path_to_error::deserialize(&self.spec).map(Box::new).map_err(|error| InvalidResource::Field {
             key: self.key.clone(),
