@@ -1,0 +1,10 @@
+//! The program `mesh-agent`: see the library.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    selvage_mesh_agent::main()
+}
