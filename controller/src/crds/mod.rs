@@ -116,10 +116,12 @@ impl OwnKind {
     pub fn schema(&self) -> Value {
         let mut spec = (self.spec)();
         if self.requires_target {
-            spec["x-kubernetes-validations"] = json!([{
+            let mut rules = spec.get("x-kubernetes-validations").and_then(Value::as_array).cloned().unwrap_or_default();
+            rules.push(json!({
                 "rule": "(has(self.targetRefs) && size(self.targetRefs) > 0) || (has(self.targetSelectors) && size(self.targetSelectors) > 0)",
                 "message": "name a target: set targetRefs or targetSelectors",
-            }]);
+            }));
+            spec["x-kubernetes-validations"] = Value::Array(rules);
         }
         json!({
             "type": "object",

@@ -88,3 +88,13 @@ fn fields_keep_their_documentation_and_bounds() {
         Some(&json!("self == oldSelf"))
     );
 }
+
+#[test]
+fn a_policys_own_rules_stand_beside_the_one_for_targets() {
+    for kind in ["AuthorizationPolicy", "RateLimitPolicy", "TrafficPolicy"] {
+        let schema = OwnKind::of(kind).expect("a kind of ours").schema();
+        let rules = schema.pointer("/properties/spec/x-kubernetes-validations").and_then(Value::as_array).expect("rules");
+        let text = rules.iter().map(|rule| rule["rule"].to_string()).collect::<String>();
+        assert!(rules.len() == 2 && text.contains("self.inheritance") && text.contains("self.targetSelectors"), "{kind}: {text}");
+    }
+}

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "has(self.targetRefs) || has(self.targetSelectors)", "message": "a policy needs targetRefs or targetSelectors"},
     {"rule": "!has(self.inheritance) || self.inheritance != 'Override'", "message": "inheritance is Always or Default for this kind"}
 ]))]
 pub struct RateLimitPolicySpec {

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "has(self.targetRefs) || has(self.targetSelectors)", "message": "a policy needs targetRefs or targetSelectors"},
     {"rule": "!has(self.inheritance) || self.inheritance != 'Default'", "message": "inheritance is Always or Override for this kind"}
 ]))]
 pub struct TrafficPolicySpec {
