@@ -19,7 +19,7 @@ pub struct Connection {
     /// Where the caller wanted to go: the original destination when captured, else the local address.
     pub destination: SocketAddr,
     /// TLS terminated by us.
-    pub tls: Option<TlsInfo>,
+    pub tls: Option<TlsSession>,
     /// The generation of the Snapshot it was accepted under.
     pub generation: u64,
     /// Whether it is going away: a response should say so (`Connection: close`).
@@ -28,7 +28,7 @@ pub struct Connection {
 
 /// The TLS session of a connection.
 #[derive(Clone, Debug)]
-pub struct TlsInfo {
+pub struct TlsSession {
     /// SNI, lower-case.
     pub server_name: Option<Arc<str>>,
     /// On a mesh hop: the identity the peer's certificate proved.

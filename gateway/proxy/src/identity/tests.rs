@@ -1,3 +1,5 @@
+//! Signed chains that are taken and refused, and when to renew.
+
 use super::*;
 use rcgen::{BasicConstraints, CertificateSigningRequestParams, CertifiedIssuer, IsCa};
 

@@ -12,7 +12,7 @@ use super::detect::{self, DETECT, Hello, HelloError, Spoken};
 use super::http::{http1, http2};
 use super::raw::Raw;
 use super::worker::Worker;
-use crate::connection::{Connection, TlsInfo};
+use crate::connection::{Connection, TlsSession};
 use crate::l4;
 use crate::observe::labels::{Accepted, Carries};
 use crate::snapshot::{Listener, Snapshot};
@@ -149,7 +149,7 @@ where
                     return;
                 };
                 let Some(tls) = handshake(config, raw).await else { return };
-                let about = TlsInfo { server_name: name.map(Into::into), peer: None };
+                let about = TlsSession { server_name: name.map(Into::into), peer: None };
                 if listener.spec.protocol == Protocol::Tls {
                     return self.opaque(listener, Some(about), tls).await;
                 }
@@ -171,7 +171,7 @@ where
         let Some(leaf) = session.peer_certificates().and_then(<[_]>::first) else { return };
         let (Some(peer), true) = (peer_identity(leaf), peer::is_alive(leaf, SystemTime::now())) else { return };
         let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
-        let about = TlsInfo { server_name: hello.server_name.map(Into::into), peer: Some(peer) };
+        let about = TlsSession { server_name: hello.server_name.map(Into::into), peer: Some(peer) };
         let is_tcp = alpn.as_deref() == Some(ALPN_TCP);
         if !is_tcp {
             if listener.spec.protocol == Protocol::Tcp {
@@ -208,7 +208,7 @@ where
         if is_h2 { http2(self.worker, conn).await } else { http1(self.worker, conn).await }
     }
 
-    async fn opaque<S>(&self, listener: &Arc<Listener>, tls: Option<TlsInfo>, io: S)
+    async fn opaque<S>(&self, listener: &Arc<Listener>, tls: Option<TlsSession>, io: S)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
     {
@@ -218,7 +218,7 @@ where
         l4::serve(&self.worker.shared, &self.snapshot, listener, &connection, io).await;
     }
 
-    fn connection(&self, listener: &Arc<Listener>, tls: Option<TlsInfo>) -> Connection {
+    fn connection(&self, listener: &Arc<Listener>, tls: Option<TlsSession>) -> Connection {
         Connection {
             bind: self.bind,
             listener: listener.key.clone(),

@@ -1,3 +1,5 @@
+//! Handshakes in memory: by name, by identity, by generation.
+
 use super::certificate::chain;
 use super::fixtures::{Authority, client, id};
 use super::*;

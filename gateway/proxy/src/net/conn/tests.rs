@@ -1,3 +1,5 @@
+//! Heads by tables, and the deadlines of reading one on a paused clock.
+
 use super::*;
 use selvage_config::resource::listener::Bind;
 use selvage_policy::Key;

@@ -1,3 +1,5 @@
+//! HTTP/1 and HTTP/2: requests, bounds, listeners that come and go, drains.
+
 use super::*;
 use h2::client::SendRequest;
 use tokio::task::JoinHandle;

@@ -1,3 +1,5 @@
+//! Opaque TCP: half-closes, detection, the mesh, preambles, loops.
+
 use super::*;
 use crate::snapshot::{Backend, Destination, Rule, RuleBackend};
 use crate::tls::fixtures::client;

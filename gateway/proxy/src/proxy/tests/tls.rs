@@ -1,3 +1,5 @@
+//! Client TLS by name, and the mesh hop, over sockets.
+
 use super::*;
 use crate::tls::fixtures::client;
 use rustls::pki_types::ServerName;
