@@ -142,14 +142,31 @@ impl Follower {
 
 /// What tells two states of the two files apart without reading them.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen([Option<(u64, u64, i64, i64, i64, i64, u32)>; 2]);
+struct Seen {
+    file: Option<Stamp>,
+    secrets: Option<Stamp>,
+}
+
+/// Of one file, while it exists.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    /// Of content, mode or owner.
+    changed: (i64, i64),
+}
 
 impl Seen {
     fn of(path: &Path) -> Self {
-        let stamp = |path: &Path| {
-            let file = std::fs::metadata(path).ok()?;
-            Some((file.ino(), file.size(), file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec(), file.mode()))
-        };
-        Self([stamp(path), stamp(&secrets_path(path))])
+        Self { file: Stamp::of(path), secrets: Stamp::of(&secrets_path(path)) }
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let file = std::fs::metadata(path).ok()?;
+        let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+        Some(Self { inode: file.ino(), bytes: file.size(), modified, changed })
     }
 }

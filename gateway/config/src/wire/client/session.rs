@@ -5,8 +5,8 @@ use super::{ABSENT, ANSWER, AskError, CONNECT, Driver, End, LONGEST_RETRY, Quest
 use crate::resource::kind::{SCHEMA_REVISION, known_kinds};
 use crate::wire::codec::Json;
 use crate::wire::{
-    Ack, Explain, Explained, Found, Goaway, Hello, MAX_MESSAGE, METHOD, NotFound, PROTOCOL, Refused, Release, Report, Sign, Signed,
-    Subject, ToClient, ToServer, Update, Want,
+    Ack, Explain, Explained, Found, Goaway, Hello, MAX_MESSAGE, METHOD, NotFound, PROTOCOL, Refused, Rejected, Release, Report, Sign,
+    Signed, Subject, ToClient, ToServer, Update, Want,
 };
 use selvage_policy::Key;
 use std::collections::{BTreeMap, HashMap};
@@ -74,7 +74,7 @@ pub(super) async fn run<S: Sink>(driver: &mut Driver<S>, channel: Channel, token
         connection.error = None;
     });
     tracing::info!(address = driver.options.address, "the controller is connected");
-    let mut session = Session { driver, send, assembly: Assembly::default(), pending: HashMap::new() };
+    let mut session = Session { driver, send, assembly: Assembly::default(), malformed: BTreeMap::new(), pending: HashMap::new() };
     loop {
         let outcome = tokio::select! {
             message = incoming.message() => match message {
@@ -138,6 +138,8 @@ struct Session<'a, S> {
     driver: &'a mut Driver<S>,
     send: mpsc::Sender<ToServer>,
     assembly: Assembly,
+    /// What came on this connection and could not even be parsed: it goes into every Ack until it is replaced.
+    malformed: BTreeMap<Key, Rejected>,
     pending: HashMap<u64, Pending>,
 }
 
@@ -188,13 +190,17 @@ impl<S: Sink> Session<'_, S> {
 
     async fn update(&mut self, update: Update) -> Result<(), End> {
         let committed = self.assembly.take(update).map_err(|error| End::Nonsense(error.to_string()))?;
-        let Some((txn, transaction, mut rejected)) = committed else { return Ok(()) };
+        let Some((txn, transaction, malformed)) = committed else { return Ok(()) };
+        for key in transaction.upserts.iter().map(|resource| &resource.key).chain(&transaction.removals) {
+            self.malformed.remove(key);
+        }
+        self.malformed.extend(malformed.into_iter().map(|rejection| (rejection.key.clone(), rejection)));
         let unusable = self.driver.sink.apply(transaction).await;
         // The shell of a malformed one is rejected a second time; the first reason is the better one.
-        let known: Vec<Key> = rejected.iter().map(|rejection| rejection.key.clone()).collect();
-        rejected.extend(unusable.into_iter().filter(|rejection| !known.contains(&rejection.key)));
+        let known = unusable.into_iter().filter(|rejection| !self.malformed.contains_key(&rejection.key));
+        let rejected: Vec<Rejected> = known.chain(self.malformed.values().cloned()).collect();
         for rejection in &rejected {
-            tracing::warn!(key = %rejection.key, reason = rejection.reason, "a Resource was rejected");
+            tracing::warn!(key = %rejection.key, reason = rejection.reason, "a Resource is rejected");
         }
         self.driver.told.send_modify(|connection| {
             connection.transactions += 1;

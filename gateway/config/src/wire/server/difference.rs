@@ -69,3 +69,47 @@ impl Difference {
         parts.into_iter().map(ToClient::Update).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::{Class, Origin, Resource, keys};
+    use selvage_policy::list::Kind;
+
+    fn policy(name: &str, bytes: usize) -> Arc<Encoded> {
+        let spec = "x".repeat(bytes);
+        let key = keys::policy(Kind::TrafficPolicy, "shop", name);
+        Encoded::new(&Resource::new(key, Class::Traffic, &spec, Origin::default())).expect("small enough")
+    }
+
+    fn difference(upserts: Vec<Arc<Encoded>>, removals: usize) -> Difference {
+        let removals = (0..removals).map(|n| keys::policy(Kind::TrafficPolicy, "shop", &format!("{n:0>200}"))).collect();
+        Difference { upserts, removals }
+    }
+
+    #[test]
+    fn parts_are_no_larger_than_allowed_and_the_last_commits() {
+        let table = [
+            (difference(vec![], 0), 1),
+            (difference(vec![policy("a", 10)], 1), 1),
+            (difference(vec![policy("a", PART / 2), policy("b", PART / 2)], 0), 2),
+            (difference(vec![policy("a", 10), policy("b", 2 * PART), policy("c", 10)], 0), 3),
+            (difference((0..100).map(|n| policy(&n.to_string(), PART / 10)).collect(), 0), 12),
+            (difference(vec![], 10_000), 3),
+        ];
+        for (difference, expected) in table {
+            let parts = difference.parts(7);
+            assert_eq!(parts.len(), expected);
+            let (mut upserts, mut removals) = (0, 0);
+            for (index, message) in parts.iter().enumerate() {
+                let ToClient::Update(update) = message else { panic!("an Update") };
+                assert_eq!((update.txn, update.part as usize, update.commit), (7, index, index + 1 == parts.len()));
+                let bytes = serde_json::to_vec(message).expect("JSON").len();
+                assert!(bytes <= PART + 200 || update.upserts.len() == 1, "{bytes}");
+                upserts += update.upserts.len();
+                removals += update.removals.len();
+            }
+            assert_eq!((upserts, removals), (difference.upserts.len(), difference.removals.len()));
+        }
+    }
+}

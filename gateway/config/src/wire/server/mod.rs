@@ -65,6 +65,12 @@ pub trait Source: Send + Sync + 'static {
     /// What `node` may read, now and whenever it changes. When the sender is dropped the node is sent away.
     fn subscribe(&self, node: &Node) -> watch::Receiver<View>;
 
+    /// Whether there is anything to say to `node` yet. If not, it is sent away and keeps what it has: an empty view would take it all away.
+    fn serves(&self, node: &Node) -> bool {
+        let _ = node;
+        true
+    }
+
     /// The keys, of what is offered to `node`, that answer `subject`; none: there is no such thing for it.
     fn find(&self, node: &Node, subject: &Subject) -> Vec<Key>;
 
@@ -228,10 +234,4 @@ impl tonic::server::StreamingService<ToServer> for Stream {
         let shared = self.0.clone();
         Box::pin(async move { session::open(shared, request).await.map(Response::new) })
     }
-}
-
-/// The messages that bring a client without anything to `view`.
-#[cfg(test)]
-pub(super) fn tests_difference(view: &View) -> Vec<ToClient> {
-    difference::Difference::between(&BTreeMap::new(), view, &std::collections::BTreeSet::new()).parts(1)
 }

@@ -76,6 +76,10 @@ async fn run(
         return refuse(&outgoing, Status::failed_precondition(text)).await;
     }
     tracing::info!(node = node.name, uid = node.uid, calls_itself = hello.node, has = hello.have.len(), "a proxy has connected");
+    if !shared.source.serves(&node) {
+        tracing::info!(node = node.name, "a proxy came before there was anything for it: it is to come back");
+        return send_away(&shared, &outgoing).await;
+    }
     let (questions, asked) = mpsc::channel(QUESTIONS);
     let presence = Presence::enter(shared.clone(), node.clone(), questions);
     let view = shared.source.subscribe(&node);
@@ -84,14 +88,16 @@ async fn run(
     tracing::info!(node = node.name, uid = node.uid, why = %ended, "a proxy's stream has ended");
     match ended {
         End::Gone => {}
-        End::Stopped | End::Withdrawn => {
-            let retry_after = jitter(shared.limits.spread);
-            let _ = tokio::time::timeout(FAREWELL, outgoing.send(Ok(ToClient::Goaway(Goaway { retry_after })))).await;
-        }
+        End::Stopped | End::Withdrawn => send_away(&shared, &outgoing).await,
         End::Replaced => refuse(&outgoing, Status::aborted("a newer stream of this proxy took over")).await,
         End::Late => refuse(&outgoing, Status::deadline_exceeded("a transaction was not acknowledged in time")).await,
         End::Broken(text) => refuse(&outgoing, Status::invalid_argument(text)).await,
     }
+}
+
+async fn send_away(shared: &Shared, outgoing: &mpsc::Sender<Result<ToClient, Status>>) {
+    let retry_after = jitter(shared.limits.spread);
+    let _ = tokio::time::timeout(FAREWELL, outgoing.send(Ok(ToClient::Goaway(Goaway { retry_after })))).await;
 }
 
 async fn refuse(outgoing: &mpsc::Sender<Result<ToClient, Status>>, status: Status) {

@@ -59,6 +59,8 @@ pub struct Book {
     pub acks: Mutex<Vec<(String, Ack)>>,
     pub reports: Mutex<Vec<serde_json::Value>>,
     pub finds: Mutex<Vec<Subject>>,
+    /// It has nothing to say yet.
+    pub silent: Mutex<bool>,
 }
 
 impl Book {
@@ -75,6 +77,10 @@ impl Book {
 impl Source for Book {
     fn subscribe(&self, node: &Node) -> watch::Receiver<View> {
         self.views.lock().entry(node.uid.clone()).or_default().subscribe()
+    }
+
+    fn serves(&self, _: &Node) -> bool {
+        !*self.silent.lock()
     }
 
     fn find(&self, _: &Node, subject: &Subject) -> Vec<Key> {

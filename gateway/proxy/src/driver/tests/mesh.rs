@@ -91,7 +91,10 @@ async fn a_request_has_one_id_and_one_trace_on_its_whole_way() {
     let lines = path.world.lines(2).await;
     let seen = app.last();
     for line in &lines {
-        assert_eq!((line["request_id"].as_str(), line["trace_id"].as_str()), (seen.one("x-request-id"), seen.one("traceparent").map(|p| &p[3..35])));
+        assert_eq!(
+            (line["request_id"].as_str(), line["trace_id"].as_str()),
+            (seen.one("x-request-id"), seen.one("traceparent").map(|p| &p[3..35]))
+        );
     }
     let by_sidecar = lines.iter().find(|line| line["listener"] == "Listener/shop/app-1#in-8080").unwrap();
     assert_eq!((by_sidecar["principal"].as_str(), by_sidecar["protocol"].as_str()), (Some(EDGE), Some("http2")), "{by_sidecar}");
