@@ -130,7 +130,7 @@ impl List {
 
 /// The better of two different ones drawn by `random`.
 fn better(states: &[Arc<EndpointState>], random: u64, at: u32) -> Option<Arc<EndpointState>> {
-    let draw = |bits: u64, among: usize| ((bits & 0xffff_ffff) * among as u64 >> 32) as usize;
+    let draw = |bits: u64, among: usize| (((bits & 0xffff_ffff) * among as u64) >> 32) as usize;
     match states {
         [] => None,
         [only] => Some(only.clone()),

@@ -97,7 +97,7 @@ impl Part {
 
 /// Why a Resource cannot be used.
 enum Problem {
-    Resource(InvalidResource),
+    Resource(Box<InvalidResource>),
     Policy(Invalid),
     Core(String),
 }
@@ -113,7 +113,7 @@ impl Problem {
 }
 
 fn form(resource: &Arc<Resource>, mesh: &Arc<MeshSpec>) -> Result<Form, Problem> {
-    Ok(match resource.spec().map_err(Problem::Resource)? {
+    Ok(match resource.spec().map_err(|invalid| Problem::Resource(Box::new(invalid)))? {
         // The one that holds, so that there is one Arc to compare.
         Spec::Mesh(_) => Form::Mesh(mesh.clone()),
         Spec::Listener(spec) if spec.posture && spec.identity.is_none() => {
@@ -144,11 +144,12 @@ fn form(resource: &Arc<Resource>, mesh: &Arc<MeshSpec>) -> Result<Form, Problem>
 fn refusing(resource: &Resource, problem: &Problem) -> Option<Form> {
     let class = resource.key.kind.parse().map_or(resource.class, Kind::class);
     let invalid = match problem {
-        Problem::Policy(invalid) | Problem::Resource(InvalidResource::Policy { invalid, .. }) => invalid.clone(),
-        Problem::Resource(InvalidResource::UnknownKind(key)) => Invalid::UnknownKind(key.kind.clone()),
-        Problem::Resource(InvalidResource::Field { field, problem, .. }) => {
-            Invalid::Field { field: format!("spec.{field}"), problem: problem.clone() }
-        }
+        Problem::Policy(invalid) => invalid.clone(),
+        Problem::Resource(invalid) => match &**invalid {
+            InvalidResource::Policy { invalid, .. } => invalid.clone(),
+            InvalidResource::UnknownKind(key) => Invalid::UnknownKind(key.kind.clone()),
+            InvalidResource::Field { field, problem, .. } => Invalid::Field { field: format!("spec.{field}"), problem: problem.clone() },
+        },
         Problem::Core(text) => Invalid::Field { field: "spec".into(), problem: text.clone() },
     };
     (class == Class::Guard).then(|| Form::Policy(Arc::new(Compiled::refusing(resource.key.clone(), resource.created, &invalid))))
