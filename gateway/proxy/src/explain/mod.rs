@@ -8,27 +8,28 @@
 //! Snapshot, under [`At::Address`], for the next hop. Nothing here moves a counter or asks anybody remote.
 
 mod described;
+mod explanation;
+mod head;
 
 pub use described::{Described, DescribedHttp};
+pub use explanation::{Candidate, Explanation, Hop, Location, Share, TrafficSettings, Verdict};
 
 use crate::driver::hygiene::{self, Standing};
 use crate::snapshot::decide::{self, Arrival, ArrivalTls, Decided, Next};
 use crate::snapshot::{Listener, RuleBackend, Snapshot, rewrite};
-use http::{HeaderMap, HeaderValue, Method};
-use pingora_http::RequestHeader;
+use head::Head;
 use selvage_config::resource::listener::{Bind, Clients, Protocol};
-use selvage_config::resource::route::FilterSpec;
 use selvage_policy::exchange::Destination;
-use selvage_policy::list::{Purpose, Step};
-use selvage_policy::traffic::Settings;
-use selvage_policy::{Denial, Exchange, Http, Key, Reason, Source, SpiffeId, canonical};
-use serde::Serialize;
+use selvage_policy::list::Purpose;
+use selvage_policy::{Denial, Exchange, Key, Reason, Source, SpiffeId};
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Where the described request arrives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum At {
     /// At a listener, by key; on a captured one its first destination stands for all.
     Listener(Key),
@@ -45,187 +46,9 @@ pub struct Moment {
     pub wall: SystemTime,
 }
 
-/// What one proxy would do, and why.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Explanation {
-    /// The listener that takes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listener: Option<Key>,
-    /// Whose guards run here: the identity this proxy speaks for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub identity: Option<SpiffeId>,
-    /// Who is calling, as the connection proves it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub principal: Option<SpiffeId>,
-    /// The client's address that guards see.
-    pub source: IpAddr,
-    /// The canonical host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// The canonical path: what router, guards, logs and upstream use.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The Service it is for, where the listener forwards to Services.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<Key>,
-    /// The route that matched; the Service's Backend where it has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub route: Option<Key>,
-    /// The name or number of the rule in it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    /// What each guard said before the request is sent on.
-    pub guards: Vec<Step>,
-    /// Changes of the rule and the chosen backend, in order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub filters: Vec<FilterSpec>,
-    /// Where the client is sent instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub redirect: Option<Location>,
-    /// The rule's backends with their shares.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub backends: Vec<Share>,
-    /// The backend this explanation follows: live traffic draws by weight.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backend: Option<Key>,
-    /// How it would be tried.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub settings: Option<TrafficSettings>,
-    /// Endpoints that may be chosen, ready ones first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub endpoints: Vec<Candidate>,
-    /// What the target's guards said, run here because the endpoint has no sidecar.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub target_guards: Vec<Step>,
-    /// The end of it at this proxy.
-    pub verdict: Verdict,
-    /// What the next one sees; the application, where nobody has an identity there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<Hop>,
-}
-
-/// What it comes to at one proxy.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "outcome", rename_all_fields = "camelCase")]
-pub enum Verdict {
-    /// It is sent on, or redirected.
-    Allowed,
-    /// It is refused.
-    Denied {
-        /// The reason, as in the response body.
-        reason: &'static str,
-        /// The HTTP status.
-        status: u16,
-        /// The policy that refused.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        policy: Option<Key>,
-        /// The rule or limit in it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        rule: Option<String>,
-        /// One sentence.
-        detail: String,
-    },
-}
-
-/// A redirect.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Location {
-    /// Its status.
-    pub status: u16,
-    /// Its `Location`.
-    pub location: String,
-}
-
-/// One backend of a rule.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Share {
-    /// Absent: the reference does not resolve.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backend: Option<Key>,
-    /// Relative to the sum.
-    pub weight: u32,
-}
-
-/// One endpoint.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Candidate {
-    /// Its address.
-    pub address: SocketAddr,
-    /// The workload.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub workload: Option<Key>,
-    /// Whom it proves to be; absent: it has no sidecar.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub identity: Option<SpiffeId>,
-    /// Chosen only where no other is ready.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub draining: bool,
-}
-
-/// Timeouts and retries in milliseconds and numbers; absent: the proxy's default.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TrafficSettings {
-    /// All tries together; 0: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_timeout_ms: Option<u64>,
-    /// One try; 0: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backend_timeout_ms: Option<u64>,
-    /// Making a connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connect_timeout_ms: Option<u64>,
-    /// Retries after the first try.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<u32>,
-    /// Response codes that are tried again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub codes: Option<Vec<u16>>,
-}
-
-/// Where the request goes from here.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Hop {
-    /// The address it is sent to.
-    pub address: SocketAddr,
-    /// The workload there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub workload: Option<Key>,
-    /// Whom a sidecar there proves to be; absent: an application is there, and this was the last proxy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub identity: Option<SpiffeId>,
-    /// The request as it arrives there.
-    pub request: Described,
-}
-
 /// Explains one proxy's part in the described request.
 pub fn explain(snapshot: &Snapshot, at: &At, described: &Described, moment: Moment) -> Explanation {
-    let mut explanation = Explanation {
-        listener: None,
-        identity: None,
-        principal: None,
-        source: described.source,
-        host: None,
-        path: None,
-        service: None,
-        route: None,
-        rule: None,
-        guards: Vec::new(),
-        filters: Vec::new(),
-        redirect: None,
-        backends: Vec::new(),
-        backend: None,
-        settings: None,
-        endpoints: Vec::new(),
-        target_guards: Vec::new(),
-        verdict: Verdict::Allowed,
-        next: None,
-    };
+    let mut explanation = Explanation::of(described);
     if let Err(denial) = explanation.fill(snapshot, at, described, moment) {
         explanation.verdict = denial.into();
     }
@@ -366,89 +189,6 @@ impl Explanation {
     }
 }
 
-/// A canonical head.
-struct Head {
-    host: String,
-    port: Option<u16>,
-    request: RequestHeader,
-    /// The authority that the client asked for, by an assertor's word.
-    asked: Option<HeaderValue>,
-}
-
-impl Head {
-    fn parse(http: &DescribedHttp, snapshot: &Snapshot) -> Result<Self, Denial> {
-        let bad = |detail: &str| Denial::of(Reason::BadRequest, detail);
-        let (host, port) = canonical::authority(&http.host)?;
-        let (path, query) = http.path.split_once('?').map_or((http.path.as_str(), None), |(path, query)| (path, Some(query)));
-        if query.is_some_and(|query| query.bytes().any(|byte| byte <= b' ' || byte == 0x7f)) {
-            return Err(bad("the query has a control character or a space"));
-        }
-        let path = canonical::path(path, snapshot.mesh.paths)?;
-        let target = query.map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
-        let method = Method::from_bytes(http.method.as_bytes()).map_err(|_| bad("the method is malformed"))?;
-        if method == Method::CONNECT {
-            return Err(bad("CONNECT is not served here"));
-        }
-        let mut request = RequestHeader::build(method, target.as_bytes(), None).map_err(|_| bad("the request target is malformed"))?;
-        for (name, value) in &http.headers {
-            request.append_header(name.clone(), value.as_str()).map_err(|_| bad("a header is malformed"))?;
-        }
-        Ok(Self { host: host.into_owned(), port, request, asked: None })
-    }
-
-    fn http<'a>(&'a self, scheme: &'a str) -> Http<'a> {
-        let request = &self.request;
-        Http {
-            method: &request.method,
-            scheme,
-            host: &self.host,
-            path: request.uri.path(),
-            query: request.uri.query(),
-            headers: &request.headers,
-        }
-    }
-
-    /// As it is sent upstream: forwarding headers, then the filters.
-    fn sent<'a>(&self, exchange: &Exchange<'_>, filters: impl Iterator<Item = &'a FilterSpec> + Clone, prefix: Option<usize>) -> Self {
-        let mut request = self.request.clone();
-        let authority = self.port.map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host));
-        let asked = self.asked.clone().or_else(|| authority.parse().ok());
-        let proto = exchange.http.map_or("http", |http| http.scheme);
-        // Values made of a canonical authority, an address and a literal are valid; a field that is not is left out.
-        let _ = request.insert_header(hygiene::FORWARDED_FOR, exchange.source.address.to_string());
-        let _ = request.insert_header(hygiene::FORWARDED_PROTO, proto);
-        if let Some(asked) = asked {
-            let _ = request.insert_header(hygiene::FORWARDED_HOST, asked);
-        }
-        for filter in filters.clone() {
-            rewrite::request_fields(std::slice::from_ref(filter), &mut request);
-        }
-        let rewritten = rewrite::rewrite(filters, self.request.uri.path(), prefix);
-        if let Some(path) = rewritten.path {
-            let target = request.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
-            let _ = request.set_raw_path(target.as_bytes());
-        }
-        let port = self.port.filter(|_| rewritten.host.is_none());
-        Self { host: rewritten.host.unwrap_or_else(|| self.host.clone()), port, request, asked: None }
-    }
-
-    /// As the next hop would describe it.
-    fn describe(&self, exchange: &Exchange<'_>) -> DescribedHttp {
-        let headers: &HeaderMap = &self.request.headers;
-        let target = self.request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        DescribedHttp {
-            method: self.request.method.to_string(),
-            scheme: exchange.http.map_or("http", |http| http.scheme).into(),
-            host: self.port.map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host)),
-            path: target.into(),
-            headers: headers
-                .iter()
-                .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-                .collect(),
-        }
-    }
-}
-
 /// The destination that stands for all of a listener's.
 fn first_destination(listener: &Listener) -> SocketAddr {
     match listener.spec.bind {
@@ -457,31 +197,6 @@ fn first_destination(listener: &Listener) -> SocketAddr {
             let wanted = listener.spec.destination.clone().unwrap_or_default();
             let ip = wanted.addresses.first().copied().unwrap_or(IpAddr::from([0, 0, 0, 0]));
             SocketAddr::new(ip, wanted.port.unwrap_or(listener.spec.port))
-        }
-    }
-}
-
-impl From<&Settings> for TrafficSettings {
-    fn from(settings: &Settings) -> Self {
-        let millis = |duration: Option<Duration>| duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
-        Self {
-            request_timeout_ms: millis(settings.request_timeout),
-            backend_timeout_ms: millis(settings.backend_timeout),
-            connect_timeout_ms: millis(settings.connect_timeout),
-            attempts: settings.attempts,
-            codes: settings.codes.clone(),
-        }
-    }
-}
-
-impl From<Denial> for Verdict {
-    fn from(denial: Denial) -> Self {
-        Self::Denied {
-            reason: denial.reason.as_str(),
-            status: denial.reason.status(),
-            policy: denial.policy.map(|key| (*key).clone()),
-            rule: denial.rule.map(|rule| rule.to_string()),
-            detail: denial.detail.to_string(),
         }
     }
 }

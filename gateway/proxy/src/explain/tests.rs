@@ -178,6 +178,20 @@ fn headers_only_we_may_set_are_not_believed_from_outside() {
 }
 
 #[test]
+fn the_host_is_seen_as_a_header_and_given_once() {
+    let mut world = edge(true);
+    let rules = json!([{"name": "host", "action": "Allow", "when": "request.headers['host'] == 'h:80'"}]);
+    world.policy("AuthorizationPolicy", "p", gateway("public"), json!({"rules": rules}));
+    let explanation = ask(&world, &get("h:80/api/orders"));
+    assert_eq!(explanation.verdict, Verdict::Allowed);
+    let sent = explanation.next.and_then(|next| next.request.http).expect("a request").headers;
+    assert!(!sent.iter().any(|(name, _)| name == "host"), "{sent:?}");
+    let mut twice = get("h/api/orders");
+    twice.http.as_mut().expect("http").headers = vec![("Host".into(), "other".into())];
+    assert_eq!(refused(&ask(&world, &twice)).0, "bad_request");
+}
+
+#[test]
 fn redirects_and_https_listeners_are_explained() {
     let mut world = World::default();
     world.listener("http", json!({"protocol": "Https", "hostname": "a.example.com", "port": 443}));
