@@ -183,8 +183,8 @@ impl Store {
         }
         let merged = after.merged();
         if admit {
-            // Apart from what is in force, so that nothing of it is touched, or makes good what is wrong.
-            let (_, rejected) = Snapshot::compile(&Snapshot::empty(), &merged, &Live::default());
+            // Before anything of what is in force is touched.
+            let rejected = Snapshot::check(&self.snapshot.load(), &merged);
             if !rejected.is_empty() {
                 return Err(Refused::Unusable(rejected));
             }

@@ -186,6 +186,20 @@ fn a_certificate_that_is_missing_or_bad_is_told_and_tls_waits_for_it() {
 }
 
 #[test]
+fn a_check_touches_nothing() {
+    let (live, mut world) = (Live::default(), edge());
+    let (good, _) = again(&Snapshot::empty(), &world, &live);
+    world.backend("orders", json!({}), json!([])).route("r", 0, json!({"rules": 1}));
+    let rejections = Snapshot::check(&good, &world.resources);
+    assert_eq!(rejections.len(), 1, "{rejections:?}");
+    assert_eq!(rejections[0].key, key("Route/shop/HTTPRoute.r"), "a form that would be kept does not make it good");
+    assert_eq!(good.destinations[&key("Backend/shop/orders#80")].backend.endpoints.len(), 1);
+    world.route("r", 0, json!({}));
+    assert_eq!(Snapshot::check(&good, &world.resources), []);
+    assert_eq!(good.destinations[&key("Backend/shop/orders#80")].backend.endpoints.len(), 1);
+}
+
+#[test]
 fn identities_are_found_by_their_leaf() {
     let mut world = World::default();
     let made = rcgen::generate_simple_self_signed(vec!["orders.shop.sa.cluster.local".to_string()]).expect("made");

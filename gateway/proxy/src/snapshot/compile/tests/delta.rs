@@ -117,8 +117,7 @@ fn edit(world: &mut World, dice: &mut Dice) {
                     false => format!("Backend/shop/{}#80", dice.one(&SERVICES)),
                 })
                 .collect();
-            let rules =
-                json!([{"name": "one", "backends": backends(dice)}, {"matches": [{"path": {"prefix": "/x"}}], "backends": backends(dice)}]);
+            let rules = json!([{"name": "one", "backends": backends(dice)}, {"matches": [{"path": {"prefix": "/x//y"}}], "backends": backends(dice)}]);
             let name = format!("r{}", dice.below(5));
             let created = dice.below(3) as i64;
             let hosts = if dice.chance(50) { json!(["a.example.com"]) } else { json!([]) };
@@ -138,7 +137,7 @@ fn edit(world: &mut World, dice: &mut Dice) {
             let (name, at) = (format!("a{}", dice.below(3)), target(dice));
             let spec = match dice.below(3) {
                 0 => json!({"rules": [{"name": "x", "action": "Deny", "to": [{"methods": ["PUT"]}]}]}),
-                1 => json!({"rules": [{"name": "x", "action": "Allow"}]}),
+                1 => json!({"rules": [{"name": "x", "action": "Allow", "from": [{"serviceAccount": "web"}]}]}),
                 _ => json!({"broken": 1}),
             };
             world.policy("AuthorizationPolicy", &name, at, spec);
@@ -152,8 +151,9 @@ fn edit(world: &mut World, dice: &mut Dice) {
             world.policy("TrafficPolicy", &name, at, spec);
         }
         7 => {
-            let posture = dice.one(&["AllowAll", "Deny"]);
-            world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": [], "posture": posture}));
+            let (posture, domain) = (dice.one(&["AllowAll", "Deny"]), dice.one(&["cluster.local", "other.local"]));
+            let paths = json!({"doubleSlash": dice.one(&["Merge", "Keep"])});
+            world.core("Mesh/default", json!({"trustDomain": domain, "roots": [], "posture": posture, "paths": paths}));
         }
         _ => {
             let keys: Vec<String> = world.resources.keys().map(ToString::to_string).collect();
@@ -181,6 +181,7 @@ fn a_delta_gives_what_a_full_compile_gives() {
             let (full, all_rejections) = world.compile();
             assert_eq!(describe(&next), describe(&full), "seed {seed}, step {step}: {:#?}", world.resources);
             assert_eq!(rejections, all_rejections, "seed {seed}, step {step}");
+            assert_eq!(Snapshot::check(&snapshot, &world.resources), rejections, "seed {seed}, step {step}");
             snapshot = next;
             compared += full.parts.parents.len();
         }
