@@ -8,7 +8,6 @@ use crate::snapshot::{Backend, Listener, Rule, Snapshot};
 use crate::state::clock;
 use crate::tls::MeshTransport;
 use selvage_config::Endpoint;
-use selvage_config::resource::listener::Bind;
 use selvage_policy::exchange::{Destination, Source};
 use selvage_policy::list::Purpose;
 use selvage_policy::{Denial, Exchange, Key, Reason, SpiffeId};
@@ -58,8 +57,7 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
         }
         Next::Redirect(_) => return Err(no_route()),
         Next::Local(address) => (address, listener.settings.resolve(&exchange).connect_timeout.unwrap_or(CONNECT)),
-        Next::PassThrough(address) if may_pass(snapshot, address) => (address, CONNECT),
-        Next::PassThrough(_) => return Err(Denial::of(Reason::InvalidBackend, "the destination is this proxy or this host")),
+        Next::PassThrough(address) => (address, CONNECT),
     };
     Ok(Dialled { route: None, endpoint: address, stream: Stream::Plain(connect(address, limit).await.map_err(unreachable)?) })
 }
@@ -152,14 +150,4 @@ fn unreachable(error: io::Error) -> Denial {
     let detail = if error.kind() == io::ErrorKind::TimedOut { "connecting took too long" } else { "the endpoint cannot be reached" };
     tracing::debug!(%error, "upstream connect failed");
     Denial::of(Reason::UpstreamConnect, detail)
-}
-
-/// Unknown destinations are passed through, but never to this host's loopback nor to a port of this proxy.
-pub fn may_pass(snapshot: &Snapshot, address: SocketAddr) -> bool {
-    let ip = address.ip().to_canonical();
-    let is_own = snapshot.sockets.keys().any(|bind| match bind {
-        Bind::Bound(own) => own.port() == address.port() && (own.ip() == ip || own.ip().is_unspecified()),
-        Bind::Captured(port) => *port == address.port(),
-    });
-    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_own)
 }

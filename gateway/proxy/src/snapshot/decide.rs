@@ -142,6 +142,16 @@ pub fn target(listener: &Listener, bind: Bind, destination: SocketAddr) -> Socke
     }
 }
 
+/// Unknown destinations are passed through, but never to this host's loopback nor to a port of this proxy.
+pub fn may_pass(snapshot: &Snapshot, address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let is_own = snapshot.sockets.keys().any(|bind| match bind {
+        Bind::Bound(own) => own.port() == address.port() && (own.ip() == ip || own.ip().is_unspecified()),
+        Bind::Captured(port) => *port == address.port(),
+    });
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_own)
+}
+
 impl Decided {
     fn fill(&mut self, snapshot: &Snapshot, arrival: Arrival<'_>, exchange: &Exchange<'_>, purpose: Purpose) -> Result<(), Denial> {
         let host = exchange.http.as_ref().map(|http| http.host);
@@ -175,6 +185,9 @@ impl Decided {
                 Some(found) => self.service(&listener, found, exchange, purpose),
                 None => {
                     self.guard(&listener.guards, exchange, purpose)?;
+                    if !may_pass(snapshot, arrival.destination) {
+                        return Err(Denial::of(Reason::InvalidBackend, "the destination is this proxy or this host"));
+                    }
                     self.next = Ok(Next::PassThrough(arrival.destination));
                     Ok(())
                 }

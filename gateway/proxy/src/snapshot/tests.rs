@@ -289,6 +289,9 @@ fn listeners_that_forward_to_services_use_their_routes_else_their_endpoints() {
     world.listener("direct", outbound(json!("destination")));
     assert_eq!(at(&world, "10.0.0.1:80", "any/a"), (Some("mesh".into()), Ok(Next::Forward)));
     assert_eq!(at(&world, "10.9.9.9:80", "any/a"), (None, Ok(Next::PassThrough(address("10.9.9.9:80")))));
+    for own in ["127.0.0.1:80", "10.9.9.9:15301", "0.0.0.0:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+        assert_eq!(at(&world, own, "any/a"), (None, Err(Reason::InvalidBackend)), "{own}: never to this host nor in a circle");
+    }
     world.listener("direct", outbound(json!({"backend": "Backend/shop/absent#80"})));
     assert_eq!(at(&world, "10.0.0.1:80", "any/a"), (None, Err(Reason::InvalidBackend)));
 }

@@ -258,6 +258,6 @@ fn unknown_destinations_never_lead_back_to_this_host() {
         ("0.0.0.0:80", false),
         ("224.0.0.1:80", false),
     ] {
-        assert_eq!(crate::l4::dial::may_pass(&snapshot, address.parse().expect("an address")), expected, "{address}");
+        assert_eq!(crate::snapshot::decide::may_pass(&snapshot, address.parse().expect("an address")), expected, "{address}");
     }
 }
