@@ -1,3 +1,5 @@
+//! What one proxy says of a request, and what it hands to the next.
+
 use super::*;
 use crate::snapshot::fixture::{Facts, World, gateway, key, service};
 use selvage_policy::list::Outcome;

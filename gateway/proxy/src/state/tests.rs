@@ -1,3 +1,5 @@
+//! What is kept, what is forgotten, and what a retry budget grants.
+
 use super::*;
 use selvage_policy::traffic::Budget;
 use std::time::Duration;

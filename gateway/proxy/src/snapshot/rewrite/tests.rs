@@ -1,3 +1,5 @@
+//! Rewrites and redirects against the tables of Gateway API.
+
 use super::*;
 use crate::snapshot::fixture::{Dice, Facts};
 use selvage_config::resource::route::RewriteSpec;
