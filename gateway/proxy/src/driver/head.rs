@@ -68,8 +68,10 @@ pub(super) fn canonical(session: &mut ServerSession, paths: PathHandling, option
         if !matches!(req.version, Version::HTTP_10 | Version::HTTP_11) {
             return Err(bad("the HTTP version is not served here"));
         }
-        framing(session)?;
+        codings(session)?;
     }
+    // Pingora sends two equal lengths on as they are, from HTTP/2 too.
+    one_length(session.req_header())?;
     let (upgrade, expects) = intentions(session.req_header_mut())?;
     let (host, port) = target(session.req_header_mut(), http2, paths, local)?;
     Ok(Head { host, port, protocol: protocol(session.req_header()), upgrade, expects })
@@ -93,8 +95,8 @@ fn limits(session: &ServerSession, options: &Options) -> Result<(), Denial> {
     Ok(())
 }
 
-/// HTTP/1 framing (RFC 9112 section 6): one length or chunked, never both, never a list.
-fn framing(session: &ServerSession) -> Result<(), Denial> {
+/// HTTP/1 framing (RFC 9112 section 6): a length or chunked, never both. HTTP/2 has no codings; its library refuses them.
+fn codings(session: &ServerSession) -> Result<(), Denial> {
     let req = session.req_header();
     let mut codings = req.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
@@ -109,6 +111,11 @@ fn framing(session: &ServerSession) -> Result<(), Denial> {
             return Err(bad("Content-Length and Transfer-Encoding exclude each other"));
         }
     }
+    Ok(())
+}
+
+/// One length, never a list (RFC 9110 section 8.6).
+fn one_length(req: &RequestHeader) -> Result<(), Denial> {
     let mut lengths = req.headers.get_all(CONTENT_LENGTH).iter();
     if let Some(length) = lengths.next() {
         let digits = (1..=18).contains(&length.len()) && length.as_bytes().iter().all(u8::is_ascii_digit);
