@@ -66,7 +66,11 @@ enum Layer {
 #[derive(Debug)]
 pub struct Conn {
     io: BufWriter<Layer>,
+    /// What was read of requests and not handed on yet.
     head: BytesMut,
+    /// Bytes of this request that may still be read; what follows belongs to the next one, and Pingora breaks a request off over bytes after
+    /// its end. Absent: as many as come, because only they tell where it ends (chunks, upgrades).
+    left: Option<usize>,
     about: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
     ssl: Option<Arc<SslDigest>>,
@@ -98,6 +102,7 @@ impl Conn {
         Ok(Self {
             io: BufWriter::with_capacity(WRITE, layer),
             head: BytesMut::new(),
+            left: None,
             about: Arc::new(about),
             socket: Arc::new(socket),
             ssl,
@@ -122,6 +127,7 @@ impl Conn {
 
     /// Waits for a request and reads its head; the bytes stay to be read.
     pub async fn head(&mut self, closing: &Closing) -> Head {
+        self.left = None;
         if self.head.is_empty() {
             let first = tokio::select! {
                 biased;
@@ -137,6 +143,10 @@ impl Conn {
         let mut scan = Scan::default();
         loop {
             match scan.look(&self.head) {
+                Some(Head::Complete) => {
+                    self.left = extent(&self.head[..scan.at]);
+                    return Head::Complete;
+                }
                 Some(head) => return head,
                 None if self.head.len() >= MAX_HEAD => return Head::TooLarge,
                 None => {}
@@ -218,7 +228,8 @@ impl Scan {
         while let Some(offset) = head[self.at..].iter().position(|byte| *byte == b'\n') {
             let after = self.at + offset + 1;
             match head[after..] {
-                [b'\n', ..] | [b'\r', b'\n', ..] => {
+                [first @ b'\n', ..] | [first @ b'\r', b'\n', ..] => {
+                    self.at = after + if first == b'\n' { 1 } else { 2 };
                     return Some(if self.lines > MAX_FIELDS { Head::TooLarge } else { Head::Complete });
                 }
                 // The next bytes decide; look at this line end again.
@@ -238,6 +249,22 @@ impl Scan {
         self.at = head.len();
         None
     }
+}
+
+/// How many bytes the request with this head has, where its head says so without doubt.
+fn extent(head: &[u8]) -> Option<usize> {
+    let mut length = None;
+    for line in head.split(|byte| *byte == b'\n').skip(1) {
+        let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(line.len()));
+        let is = |known: &str| name.trim_ascii().eq_ignore_ascii_case(known.as_bytes());
+        if matches!(line, [b' ' | b'\t', ..]) || is("transfer-encoding") || is("upgrade") || (is("content-length") && length.is_some()) {
+            return None;
+        }
+        if is("content-length") {
+            length = Some(std::str::from_utf8(value.get(1..)?).ok()?.trim().parse::<usize>().ok()?);
+        }
+    }
+    head.len().checked_add(length.unwrap_or(0))
 }
 
 impl Layer {
@@ -292,12 +319,48 @@ impl AsyncWrite for Layer {
     }
 }
 
+impl Conn {
+    /// The request is read: whether the client leaves is still to be known, what it sends is kept for the next request.
+    fn poll_after(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.head.is_empty() {
+            return Poll::Pending;
+        }
+        let mut bytes = [0; 1024];
+        let mut next = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(self.io.get_mut()).poll_read(cx, &mut next))?;
+        if next.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.head.extend_from_slice(next.filled());
+        Poll::Pending
+    }
+}
+
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.head.is_empty() {
-            return Pin::new(self.io.get_mut()).poll_read(cx, to);
+        let Some(left) = self.left else {
+            if self.head.is_empty() {
+                return Pin::new(self.io.get_mut()).poll_read(cx, to);
+            }
+            take(&mut self.head, to);
+            return Poll::Ready(Ok(()));
+        };
+        if left == 0 {
+            return self.poll_after(cx);
         }
-        take(&mut self.head, to);
+        let most = left.min(to.remaining());
+        let read = if self.head.is_empty() {
+            let mut part = ReadBuf::new(to.initialize_unfilled_to(most));
+            ready!(Pin::new(self.io.get_mut()).poll_read(cx, &mut part))?;
+            let read = part.filled().len();
+            to.advance(read);
+            read
+        } else {
+            let read = most.min(self.head.len());
+            to.put_slice(&self.head.split_to(read));
+            read
+        };
+        self.left = Some(left - read);
         Poll::Ready(Ok(()))
     }
 }
