@@ -189,13 +189,20 @@ fn framing(fields: &[(String, String)]) -> Result<Option<usize>, String> {
     if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-_[]".contains(&byte)) {
         return Err(format!("the host is malformed: {host:?}"));
     }
-    for name in ["keep-alive", "proxy-connection", "te", "trailer", "http2-settings", "proxy-authorization", "proxy-authenticate", "upgrade"] {
+    for name in ["keep-alive", "proxy-connection", "te", "trailer", "http2-settings", "proxy-authorization", "proxy-authenticate"] {
         if !all(name).is_empty() {
             return Err(format!("{name} ends at the hop, and was sent on"));
         }
     }
+    // A WebSocket handshake is the one thing that is passed on.
+    let upgrade = all("upgrade");
+    if !upgrade.is_empty() && upgrade != ["websocket"] {
+        return Err(format!("Upgrade is {upgrade:?}"));
+    }
     for value in all("connection") {
-        if !["keep-alive", "close"].contains(&value.to_ascii_lowercase().as_str()) {
+        if !(["keep-alive", "close"].contains(&value.to_ascii_lowercase().as_str())
+            || (value.eq_ignore_ascii_case("upgrade") && !upgrade.is_empty()))
+        {
             return Err(format!("Connection nominates {value:?}"));
         }
     }
