@@ -42,6 +42,12 @@ impl Resources {
         Self { list: BTreeMap::new(), version_key: VersionKey::derive(b"tests") }.with(Resource::core(keys::mesh(), &mesh, 0))
     }
 
+    /// A configuration that was made elsewhere.
+    pub fn of(list: Vec<Resource>) -> Self {
+        let list = list.into_iter().map(|resource| (resource.key.clone(), Arc::new(resource))).collect();
+        Self { list, version_key: VersionKey::derive(b"tests") }
+    }
+
     /// What a proxy is given.
     pub fn list(&self) -> &BTreeMap<Key, Arc<Resource>> {
         &self.list
