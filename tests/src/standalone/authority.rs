@@ -1,10 +1,10 @@
 //! A certificate authority for tests: leaves of workloads and of sites.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use selvage_config::CertificateSpec;
@@ -55,6 +55,19 @@ impl Authority {
         CertificateSpec { chain, private_key: Secret::new(key.serialize_pem()) }
     }
 
+    /// Signs a request as it stands.
+    pub fn sign(&self, csr: &str) -> String {
+        let mut request = CertificateSigningRequestParams::from_pem(csr).expect("a signing request");
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        request.signed_by(&self.issuer).expect("the root signs").pem()
+    }
+
+    /// A server with this certificate that asks for none.
+    pub fn server(&self, leaf: &CertificateSpec) -> ServerConfig {
+        let (chain, key) = parts(leaf);
+        ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("our leaf fits its key")
+    }
+
     /// A client that trusts this root and proves `leaf`, if there is one.
     pub fn client(&self, leaf: Option<&CertificateSpec>, alpn: &[&[u8]]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
@@ -63,14 +76,18 @@ impl Authority {
         let mut config = match leaf {
             None => builder.with_no_client_auth(),
             Some(leaf) => {
-                let chain = CertificateDer::pem_slice_iter(leaf.chain.as_bytes()).collect::<Result<Vec<_>, _>>().expect("our chain is PEM");
-                let key = PrivateKeyDer::from_pem_slice(leaf.private_key.expose().as_bytes()).expect("our key is PEM");
+                let (chain, key) = parts(leaf);
                 builder.with_client_auth_cert(chain, key).expect("our leaf fits its key")
             }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config
     }
+}
+
+fn parts(leaf: &CertificateSpec) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let chain = CertificateDer::pem_slice_iter(leaf.chain.as_bytes()).collect::<Result<_, _>>().expect("our chain is PEM");
+    (chain, PrivateKeyDer::from_pem_slice(leaf.private_key.expose().as_bytes()).expect("our key is PEM"))
 }
 
 impl Default for Authority {
