@@ -14,7 +14,6 @@ const MAX_HEAD: usize = 128 * 1024;
 /// A request that arrived and was unambiguous.
 #[derive(Clone, Debug)]
 pub struct Arrived {
-    pub method: String,
     pub target: String,
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -119,7 +118,7 @@ async fn request(stream: &mut BufReader<TcpStream>, log: &Arc<Mutex<Log>>) -> Re
             None => return Ok(false),
         },
     };
-    log.lock().expect("nobody panicked").arrived.push(Arrived { method: method.clone(), target: target.clone(), fields, body });
+    log.lock().expect("nobody panicked").arrived.push(Arrived { target: target.clone(), fields, body });
     if !early {
         answer(stream, &method, &target, bodyless).await;
     }
