@@ -2,6 +2,7 @@
 
 use crate::net::closing::Closing;
 use pingora_core::protocols::Digest;
+use pingora_core::protocols::raw_connect::ProxyDigest;
 use selvage_config::resource::listener::Bind;
 use selvage_policy::{Key, SpiffeId};
 use std::net::SocketAddr;
@@ -38,7 +39,12 @@ pub struct TlsSession {
 impl Connection {
     /// The connection a session runs on: `Connection::of(session.digest()?)`.
     pub fn of(digest: &Digest) -> Option<&Self> {
-        digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+        Self::in_digest(digest.proxy_digest.as_ref()?)
+    }
+
+    /// The same, where the digest's own part is at hand.
+    pub fn in_digest(about: &ProxyDigest) -> Option<&Self> {
+        about.user_data.as_ref()?.downcast_ref()
     }
 
     /// The identity its peer proved, on a mesh hop.

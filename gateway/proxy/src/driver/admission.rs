@@ -2,6 +2,7 @@
 
 use super::context::{Context, Way};
 use super::{fail, head, hygiene, respond, trace};
+use crate::connection::Connection;
 use crate::snapshot::decide::{self, Arrival, Next};
 use pingora_core::Result;
 use pingora_proxy::Session;
@@ -22,19 +23,21 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut Context) -> Result<bo
 
 /// Decides; `Some` is a redirect.
 fn prepare(session: &mut Session, ctx: &mut Context) -> Result<Option<(u16, String)>, Denial> {
-    ctx.about = session.digest().and_then(|digest| digest.proxy_digest.clone());
+    let about = session.digest().and_then(|digest| digest.proxy_digest.clone());
+    ctx.about.clone_from(&about);
     ctx.head.protocol = head::protocol(session.req_header());
-    ctx.remember(session.req_header());
     let snapshot = ctx.shared.snapshot.load_full();
-    let Some(connection) = ctx.connection().cloned() else {
+    let Some(connection) = about.as_deref().and_then(Connection::in_digest) else {
         return Err(Denial::of(Reason::ProxyError, "the connection is not known"));
     };
     ctx.source.address = connection.peer.ip();
     ctx.source.principal = connection.principal().cloned();
     ctx.destination.address = connection.destination;
-    ctx.head = head::canonical(session, snapshot.mesh.paths, &ctx.shared.options, connection.destination.ip())?;
+    let canonical = head::canonical(session, snapshot.mesh.paths, &ctx.shared.options, connection.destination.ip());
+    // As it is by now: canonical, or as it came where that failed.
     ctx.remember(session.req_header());
-    let arrival = Arrival::from(&connection);
+    ctx.head = canonical?;
+    let arrival = Arrival::from(connection);
     let listener = decide::listener(&snapshot, arrival, Some(&ctx.head.host))?;
     ctx.standing = hygiene::Standing::of(&listener.spec, ctx.source.principal.as_ref());
     ctx.trace = trace::Trace::of(&session.req_header().headers, ctx.standing);

@@ -103,7 +103,7 @@ impl Context {
 
     /// The connection the request came on.
     pub(super) fn connection(&self) -> Option<&Connection> {
-        self.about.as_ref()?.user_data.as_ref()?.downcast_ref()
+        Connection::in_digest(self.about.as_ref()?)
     }
 
     /// What guards see of `req`, a canonical and clean head.
@@ -195,6 +195,10 @@ impl Drop for Context {
     fn drop(&mut self) {
         if self.in_flight.is_none() || self.about.is_none() {
             return;
+        }
+        if std::thread::panicking() {
+            self.shared.metrics.panics.inc();
+            self.denial = Some(Denial::of(Reason::ProxyError, "the proxy failed"));
         }
         if self.denial.is_none() {
             let (reason, detail) = match self.left() {

@@ -1,7 +1,7 @@
 //! Picks the endpoint of each attempt and describes it to Pingora.
 
 use super::context::{Context, Way};
-use super::{fail, outbound};
+use super::{fail, hygiene, outbound};
 use crate::snapshot::decide;
 use crate::state::balance::EndpointState;
 use crate::tls::Speaks;
@@ -96,9 +96,10 @@ fn guard(session: &Session, ctx: &mut Context, endpoint: &EndpointState) -> Resu
     }
     ctx.tries.guarded = true;
     let Some(listener) = ctx.listener.clone() else { return Ok(()) };
-    // The target's guards see what the target would: the request as it will be sent.
+    // The target's guards see what they would see at the target's own proxy: the request as it will be sent, without what only we say.
     let mut sent = session.req_header().clone();
     let rewritten = outbound::rewrite(ctx, &mut sent)?;
+    hygiene::unsay(&mut sent);
     let decision = catch_unwind(AssertUnwindSafe(|| {
         let mut exchange = ctx.exchange(&sent);
         if let (Some(http), Some(host)) = (&mut exchange.http, rewritten.as_deref()) {

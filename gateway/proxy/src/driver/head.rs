@@ -161,43 +161,44 @@ fn intentions(req: &mut RequestHeader) -> Result<(bool, bool), Denial> {
     Ok((upgrade, expects))
 }
 
-/// Puts host and path into their canonical form; gives the host and its port.
+/// Puts host and path into their canonical form; gives the host and its port. A head that is canonical already is left alone.
 fn target(req: &mut RequestHeader, http2: bool, paths: PathHandling, local: IpAddr) -> Result<(String, Option<u16>), Denial> {
+    let (absolute, changed) = path(req, http2, paths)?;
+    let (host, port, authority_changed) = authority(req, absolute.as_deref(), local)?;
+    let changed = changed.or_else(|| authority_changed.then(|| String::from_utf8_lossy(req.raw_path()).into_owned()));
+    if let Some(target) = changed {
+        retarget(req, &target, http2.then(|| join(&host, port)).as_deref())?;
+    }
+    Ok((host, port))
+}
+
+/// The authority of an absolute form, and the canonical path and query where they are not so already.
+fn path(req: &RequestHeader, http2: bool, paths: PathHandling) -> Result<(Option<Vec<u8>>, Option<String>), Denial> {
     if !req.raw_path_is_utf8() {
         return Err(bad("the request target is not UTF-8"));
     }
-    let raw = req.raw_path().to_vec();
-    let absolute = match raw_target_authority(&raw) {
+    let (absolute, wanted) = match raw_target_authority(req.raw_path()) {
         RawTargetAuthority::Absolute { scheme, authority, path_and_query } if !http2 => {
             if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
                 return Err(bad("the request target's scheme is neither http nor https"));
             }
-            Some((authority, path_and_query))
+            (Some(authority.to_vec()), path_and_query)
         }
-        RawTargetAuthority::None => None,
+        RawTargetAuthority::None => (None, req.raw_path()),
         RawTargetAuthority::Absolute { .. } | RawTargetAuthority::AmbiguousAuthority => return Err(bad("the request target is ambiguous")),
     };
-    let (host, port, authority_changed) = authority(req, absolute.map(|(authority, _)| authority), local)?;
-    let mut wanted = absolute.map_or(raw.as_slice(), |(_, rest)| rest);
-    let rooted;
-    if absolute.is_some() && !wanted.starts_with(b"/") {
-        rooted = [b"/", wanted].concat();
-        wanted = &rooted;
-    }
     let wanted = std::str::from_utf8(wanted).map_err(|_| bad("the request target is not UTF-8"))?;
     let (path, query) = wanted.split_once('?').map_or((wanted, None), |(path, query)| (path, Some(query)));
+    // `http://host?query` has an empty path (RFC 9112 section 3.2.1: it is sent as `/`).
+    let path = if absolute.is_some() && path.is_empty() { "/" } else { path };
     if query.is_some_and(|query| query.bytes().any(|byte| byte <= b' ' || byte == 0x7f)) {
         return Err(bad("the query has a control character or a space"));
     }
     let canonical = canonical::path(path, paths)?;
-    if absolute.is_some() || authority_changed || canonical != path {
-        let target = match query {
-            Some(query) => format!("{canonical}?{query}"),
-            None => canonical.into_owned(),
-        };
-        retarget(req, &target, http2.then(|| join(&host, port)).as_deref())?;
-    }
-    Ok((host, port))
+    let changed = absolute.is_some() || canonical != path;
+    let target = || query.map_or_else(|| canonical.to_string(), |query| format!("{canonical}?{query}"));
+    let target = changed.then(target);
+    Ok((absolute, target))
 }
 
 /// The canonical authority, written back to `Host` where that says it differently.
@@ -227,12 +228,16 @@ fn authority(req: &mut RequestHeader, absolute: Option<&[u8]>, local: IpAddr) ->
     let raw = std::str::from_utf8(raw).map_err(|_| malformed())?;
     let (host, port) = canonical::authority(raw)?;
     let host = host.into_owned();
-    let joined = join(&host, port);
-    let changed = joined != raw;
-    if (changed && !from_uri) || (absolute.is_some() && field.is_none()) {
-        insert(req, &joined)?;
+    let same = match port {
+        None => host == raw,
+        Some(port) => {
+            raw.strip_prefix(host.as_str()).and_then(|rest| rest.strip_prefix(':')).is_some_and(|given| given == port.to_string())
+        }
+    };
+    if (!same && !from_uri) || (absolute.is_some() && field.is_none()) {
+        insert(req, &join(&host, port))?;
     }
-    Ok((host, port, changed && req.uri.authority().is_some()))
+    Ok((host, port, !same && req.uri.authority().is_some()))
 }
 
 fn insert(req: &mut RequestHeader, host: &str) -> Result<(), Denial> {

@@ -84,10 +84,7 @@ impl Standing {
 /// Reads what the sender may say and removes what only we say and what ends at this hop.
 pub(crate) fn clean(req: &mut RequestHeader, standing: Standing, upgrade: bool) -> Result<Told, Denial> {
     let told = listen(&req.headers, standing);
-    let ours: SmallVec<[HeaderName; 8]> = req.headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
-    for name in &ours {
-        req.remove_header(name);
-    }
+    unsay(req);
     nominations(req, upgrade)?;
     for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION, &HTTP2_SETTINGS] {
         if req.headers.contains_key(name) {
@@ -102,6 +99,14 @@ pub(crate) fn clean(req: &mut RequestHeader, standing: Standing, upgrade: bool) 
         req.remove_header(&TE);
     }
     Ok(told)
+}
+
+/// Removes what only we say.
+pub(crate) fn unsay(req: &mut RequestHeader) {
+    let ours: SmallVec<[HeaderName; 8]> = req.headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
+    for name in &ours {
+        req.remove_header(name);
+    }
 }
 
 /// Whether a field's name is one only we write. Some servers read `_` as `-`, so that is no disguise.

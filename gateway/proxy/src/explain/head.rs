@@ -88,6 +88,13 @@ impl Head {
         Self { host: rewritten.host.unwrap_or_else(|| self.host.clone()), port, request, asked: None }
     }
 
+    /// As the target's guards see it: without what only proxies say.
+    pub(super) fn at_target(&self) -> Self {
+        let mut request = self.request.clone();
+        hygiene::unsay(&mut request);
+        Self { host: self.host.clone(), port: self.port, request, asked: None }
+    }
+
     /// As the next hop would describe it.
     pub(super) fn describe(&self, exchange: &Exchange<'_>) -> DescribedHttp {
         let headers: &HeaderMap = &self.request.headers;

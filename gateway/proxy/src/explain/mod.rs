@@ -164,7 +164,8 @@ impl Explanation {
         let endpoint = &first.endpoint;
         if endpoint.identity.is_none() {
             let scheme = exchange.http.map_or("http", |http| http.scheme);
-            let exchange = Exchange { http: sent.as_ref().map(|head| head.http(scheme)), ..*exchange };
+            let seen = sent.as_ref().map(Head::at_target);
+            let exchange = Exchange { http: seen.as_ref().map(|head| head.http(scheme)), ..*exchange };
             let decision = decide::destination(listener, backend, endpoint.address, &exchange, Purpose::Explain);
             self.target_guards = decision.steps;
             decision.denial.map_or(Ok(()), Err)?;

@@ -143,7 +143,11 @@ async fn guards_of_the_target_run_here_where_it_has_no_sidecar() {
     let address = free_address();
     let target = json!({ "kind": "Service", "namespace": "shop", "name": "app" });
     // It sees what is sent: the rewritten path.
-    let rules = json!([{ "name": "no-admin", "action": "Deny", "to": [{ "paths": ["/admin/*"] }] }]);
+    let rules = json!([
+        { "name": "no-admin", "action": "Deny", "to": [{ "paths": ["/admin/*"] }] },
+        // At the target's own proxy these are gone before guards look.
+        { "name": "same-everywhere", "action": "Deny", "when": "'x-forwarded-for' in request.headers" },
+    ]);
     let guard = policy("AuthorizationPolicy", "target", target, json!({ "rules": rules }));
     let rule =
         to("app", json!({ "matches": [{ "path": { "prefix": "/a" } }], "filters": [{ "rewrite": { "path": { "prefix": "/admin" } } }] }));
