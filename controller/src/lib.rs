@@ -4,7 +4,10 @@
 //! files or watches --> world --translate--> Resources, views, statuses --publish--> proxies
 //! ```
 
+pub mod admission;
 pub mod ca;
 pub mod crds;
 pub mod gateway_api;
+pub mod publish;
+pub mod translate;
 pub mod world;

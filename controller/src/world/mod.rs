@@ -9,7 +9,7 @@
 
 pub mod addresses;
 pub mod directory;
-mod endpoints;
+pub(crate) mod endpoints;
 mod kinds;
 pub mod route;
 pub mod schema;
@@ -17,6 +17,7 @@ pub mod schema;
 mod tests;
 
 pub use addresses::Addresses;
+pub(crate) use kinds::of_invalid;
 pub use kinds::parse;
 
 use crate::gateway_api::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};

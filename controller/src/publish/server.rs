@@ -1,0 +1,75 @@
+//! The controller's own certificate on the wire: issued by the authority it serves, renewed at half its life without a restart.
+
+use crate::ca::{Authority, CaError, LEAF_LIFE};
+use parking_lot::RwLock;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use selvage_policy::{SpiffeId, TrustDomain};
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio_util::sync::CancellationToken;
+
+/// The controller's service account, in [`crate::world::PLATFORM_NAMESPACE`].
+pub const IDENTITY_ACCOUNT: &str = "controller";
+
+/// Who the controller is: the name that proxies verify is its `dns_name()`.
+pub fn server_identity(trust_domain: &TrustDomain) -> SpiffeId {
+    SpiffeId::new(trust_domain.clone(), crate::world::PLATFORM_NAMESPACE, IDENTITY_ACCOUNT).expect("both names are well formed literals")
+}
+
+/// The certificate, replaced in place.
+#[derive(Debug)]
+pub struct ServerCertificate {
+    identity: SpiffeId,
+    present: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ServerCertificate {
+    /// Issues the first one.
+    pub fn new(authority: &Authority, trust_domain: &TrustDomain) -> Result<Arc<Self>, CaError> {
+        let identity = server_identity(trust_domain);
+        let present = RwLock::new(issue(authority, &identity)?);
+        Ok(Arc::new(Self { identity, present }))
+    }
+
+    /// The TLS configuration that serves it.
+    pub fn tls(self: &Arc<Self>) -> Arc<rustls::ServerConfig> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let versions = rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
+        Arc::new(versions.expect("aws-lc-rs speaks TLS 1.3").with_no_client_auth().with_cert_resolver(self.clone()))
+    }
+
+    /// Renews it at half its life until cancelled; a failure keeps the present one and is tried again in a minute.
+    pub async fn keep(self: Arc<Self>, authority: Arc<Authority>, stop: CancellationToken) {
+        let mut wait = LEAF_LIFE / 2;
+        while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+            match issue(&authority, &self.identity) {
+                Ok(new) => {
+                    *self.present.write() = new;
+                    wait = LEAF_LIFE / 2;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the controller's own certificate could not be renewed");
+                    wait = std::time::Duration::from_secs(60);
+                }
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.present.read().clone())
+    }
+}
+
+fn issue(authority: &Authority, identity: &SpiffeId) -> Result<Arc<CertifiedKey>, CaError> {
+    let own = |problem: String| CaError::Own { part: "leaf", problem };
+    let spec = authority.issue(identity, "", SystemTime::now())?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(spec.chain.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(spec.private_key.expose().as_bytes()).map_err(|error| own(error.to_string()))?;
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|error| own(error.to_string()))?;
+    Ok(Arc::new(CertifiedKey::new(chain.map_err(|error| own(error.to_string()))?, key)))
+}

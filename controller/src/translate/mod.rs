@@ -1,0 +1,174 @@
+//! From the World to what proxies are told, and to what is said of each object. Pure: no clock, no file, no network.
+//!
+//! ```text
+//! World ──gateways──► Listener (edge)     ──routes──► Route
+//!       ──services──► Backend, Endpoints  ──workloads──► Listener (inbound, outbound)
+//!       ──policies──► policies with their attachments
+//!       ──views──► which proxy is told what
+//! ```
+
+mod gateways;
+pub(crate) mod policies;
+pub(crate) mod routes;
+mod services;
+#[cfg(test)]
+mod tests;
+mod views;
+mod workloads;
+
+pub use gateways::bound_port;
+
+use crate::world::{Name, World};
+use selvage_config::{MeshSpec, Resource, VersionKey, keys};
+use selvage_policy::target::TargetKind;
+use selvage_policy::{Key, SpiffeId, Target};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The group of Gateway API.
+pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// What a GatewayClass of ours names.
+pub const CONTROLLER: &str = "selvage.dev/controller";
+
+/// What a World comes to.
+#[derive(Clone, Debug, Default)]
+pub struct Translation {
+    /// Every Resource, but identity leaves: those are asked for by proxies.
+    pub resources: BTreeMap<Key, Arc<Resource>>,
+    /// What each proxy is told, by `Gateway/<namespace>/<name>` or `Pod/<namespace>/<name>`.
+    pub views: BTreeMap<Key, BTreeSet<Key>>,
+    /// Who each proxy is.
+    pub identities: BTreeMap<Key, SpiffeId>,
+    /// What is said of each object.
+    pub statuses: BTreeMap<Key, Vec<Condition>>,
+}
+
+/// One thing that is said of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// The ancestor it is said about: the parent of a route, the listener of a Gateway, the target of a policy.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub ancestor: String,
+    /// `Accepted`, `ResolvedRefs` or `Programmed`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Whether it is so.
+    pub status: bool,
+    /// One word.
+    pub reason: &'static str,
+    /// What to do about it, where it is not so.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What the proxies of a World cannot find in it.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// Roots of workload identities, PEM.
+    pub roots: &'a [String],
+    /// Keys the versions of Resources with secrets.
+    pub version_key: &'a VersionKey,
+}
+
+/// What every part of the translation looks at.
+struct Facts<'a> {
+    world: &'a World,
+    /// Gateways of ours, with the identity of their proxies.
+    gateways: BTreeMap<Name, SpiffeId>,
+    /// Pods with a sidecar, with their identities.
+    workloads: BTreeMap<Name, SpiffeId>,
+}
+
+/// Translates.
+pub fn translate(world: &World, inputs: &Inputs<'_>) -> Translation {
+    let facts = Facts::of(world);
+    let mut translation = Translation::default();
+    let mesh = world.mesh();
+    let spec = MeshSpec {
+        trust_domain: mesh.trust_domain,
+        trust_domain_aliases: mesh.trust_domain_aliases,
+        roots: inputs.roots.to_vec(),
+        posture: mesh.posture,
+        paths: mesh.paths,
+    };
+    translation.add(Resource::core(keys::mesh(), &spec, 0));
+    gateways::translate(&facts, inputs.version_key, &mut translation);
+    services::translate(&facts, &mut translation);
+    routes::translate(&facts, &mut translation);
+    workloads::translate(&facts, &mut translation);
+    policies::translate(&facts, &mut translation);
+    views::translate(&facts, &mut translation);
+    translation.identities.extend(facts.gateways.iter().map(|(name, identity)| (name.key("Gateway"), identity.clone())));
+    translation.identities.extend(facts.workloads.iter().map(|(name, identity)| (name.key("Pod"), identity.clone())));
+    translation.statuses.values_mut().for_each(|conditions| conditions.sort());
+    translation
+}
+
+impl Translation {
+    fn add(&mut self, resource: Resource) {
+        self.resources.insert(resource.key.clone(), Arc::new(resource));
+    }
+
+    fn say(&mut self, object: &Key, ancestor: impl Into<String>, kind: &'static str, outcome: Result<(), (&'static str, String)>) {
+        let (status, reason, message) = match outcome {
+            Ok(()) => (true, kind, String::new()),
+            Err((reason, message)) => (false, reason, message),
+        };
+        self.statuses.entry(object.clone()).or_default().push(Condition { ancestor: ancestor.into(), kind, status, reason, message });
+    }
+
+    /// What is not as somebody may expect, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let failed = self.statuses.iter().flat_map(|(object, conditions)| conditions.iter().map(move |condition| (object, condition)));
+        failed
+            .filter(|(_, condition)| !condition.status)
+            .map(|(object, condition)| {
+                let at = if condition.ancestor.is_empty() { String::new() } else { format!(" at {}", condition.ancestor) };
+                format!("{object}{at}: not {}, {}: {}", condition.kind, condition.reason, condition.message)
+            })
+            .collect()
+    }
+}
+
+impl<'a> Facts<'a> {
+    fn of(world: &'a World) -> Self {
+        let trust_domain = world.mesh().trust_domain;
+        let ours = |class: &str| world.classes.get(&Name::new("", class)).is_some_and(|class| class.spec.controller_name == CONTROLLER);
+        let gateways = world.gateways.iter().filter(|(_, gateway)| ours(&gateway.spec.gateway_class_name));
+        let gateways = gateways.filter_map(|(name, gateway)| {
+            let account = format!("{}-{}", name.name, gateway.spec.gateway_class_name);
+            Some((name.clone(), SpiffeId::new(trust_domain.clone(), &name.namespace, &account).ok()?))
+        });
+        let workloads = world.pods.iter().filter(|(_, pod)| world.meshed(pod)).filter_map(|(name, pod)| {
+            let account = pod.spec.service_account_name.as_deref().unwrap_or("default");
+            Some((name.clone(), SpiffeId::new(trust_domain.clone(), &name.namespace, account).ok()?))
+        });
+        Self { gateways: gateways.collect(), workloads: workloads.collect(), world }
+    }
+
+    /// Whether an object of `kind` in `from` may refer to `to` in another namespace: a ReferenceGrant there says so.
+    fn granted(&self, kind: &str, from: &str, to_kind: &str, to: &Name) -> bool {
+        from == to.namespace
+            || self.world.grants.iter().filter(|(name, _)| name.namespace == to.namespace).any(|(_, grant)| {
+                let source = |one: &crate::gateway_api::referencegrants::ReferenceGrantFrom| {
+                    one.group == GATEWAY_GROUP && one.kind == kind && one.namespace == from
+                };
+                let target = |one: &crate::gateway_api::referencegrants::ReferenceGrantTo| {
+                    one.group.is_empty() && one.kind == to_kind && one.name.as_ref().is_none_or(|name| *name == to.name)
+                };
+                grant.spec.from.iter().any(source) && grant.spec.to.iter().any(target)
+            })
+    }
+}
+
+/// The platform, then a namespace: what every target inside it is part of.
+fn outermost(namespace: &str) -> Vec<Target> {
+    vec![Target::new(TargetKind::Mesh, "", crate::world::MESH_CONFIG), Target::new(TargetKind::Namespace, "", namespace)]
+}
+
+/// A number as a port.
+fn port(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|port| *port != 0)
+}

@@ -1,0 +1,258 @@
+//! Small Worlds, and what they come to.
+
+use super::*;
+use crate::admission::admit;
+use selvage_config::resource::listener::{Clients, Forward, MeshMode};
+use selvage_config::{EndpointsSpec, ListenerSpec, RouteSpec};
+use selvage_policy::list::Class;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// One Gateway, and two workloads behind Services.
+fn shop(more: &[Value]) -> World {
+    let pod = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop", "labels": {"app": name}},
+            "spec": {"serviceAccountName": name, "containers": [{"name": "app", "command": [name], "ports": [{"name": "http", "containerPort": 8080}]}]}})
+    };
+    let service = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}})
+    };
+    let mut world = World { addresses: Some(Default::default()), ..World::default() };
+    let base = [
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "selvage"}, "spec": {"controllerName": CONTROLLER}}),
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "public", "namespace": "shop"},
+            "spec": {"gatewayClassName": "selvage", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}}),
+        pod("web"),
+        pod("orders"),
+        service("web"),
+        service("orders"),
+    ];
+    base.iter().chain(more).cloned().for_each(|object| world.insert_json(object));
+    assert!(world.malformed.is_empty(), "{:?}", world.malformed);
+    world.settle().expect("there is room");
+    world
+}
+
+fn route(name: &str, namespace: &str, spec: Value) -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+}
+
+fn policy(kind: &str, name: &str, namespace: &str, spec: Value) -> Value {
+    json!({"apiVersion": "selvage.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+}
+
+fn translated(world: &World) -> Translation {
+    translate(world, &Inputs { roots: &["root".into()], version_key: &VersionKey::derive(b"test") })
+}
+
+fn spec<T: DeserializeOwned>(translation: &Translation, key: &Key) -> T {
+    let resource = translation
+        .resources
+        .get(key)
+        .unwrap_or_else(|| panic!("{key} is not among {:?}", translation.resources.keys().collect::<Vec<_>>()));
+    serde_json::from_value(resource.spec.clone()).expect("our own form")
+}
+
+fn view<'a>(translation: &'a Translation, proxy: &str) -> &'a BTreeSet<Key> {
+    &translation.views[&proxy.parse::<Key>().expect("a key")]
+}
+
+#[test]
+fn a_gateways_listener_is_bound_above_the_privileged_ports_and_keeps_its_number() {
+    let translation = translated(&shop(&[]));
+    let listener: ListenerSpec = spec(&translation, &keys::listener("shop", "public", "http"));
+    assert_eq!(serde_json::to_value(listener.bind).expect("JSON"), json!({"bound": "127.64.1.1:10080"}));
+    assert_eq!((listener.port, listener.clients, listener.mesh), (80, Clients::Outside, None));
+    assert_eq!(listener.identity.expect("an identity").to_string(), "spiffe://cluster.local/ns/shop/sa/public-selvage");
+    assert!(!listener.posture, "posture is the target's own");
+}
+
+#[test]
+fn a_workload_is_guarded_by_every_service_that_maps_to_its_port() {
+    let second = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "orders-too", "namespace": "shop"},
+        "spec": {"selector": {"app": "orders"}, "ports": [{"name": "web", "port": 81, "targetPort": 8080}]}});
+    let translation = translated(&shop(&[second]));
+    let listener: ListenerSpec = spec(&translation, &keys::inbound("shop", "orders", 8080));
+    let chain: Vec<String> = listener.chain.iter().map(ToString::to_string).collect();
+    for wanted in [
+        "Mesh default",
+        "Namespace shop",
+        "Service shop/orders",
+        "Service shop/orders#http",
+        "Service shop/orders-too",
+        "Service shop/orders-too#web",
+        "Workload shop/orders",
+    ] {
+        assert!(chain.contains(&wanted.to_string()), "{wanted} is not in {chain:?}");
+    }
+    assert!(!chain.contains(&"Service shop/web".to_string()), "{chain:?}");
+    assert!(listener.posture);
+    assert_eq!((listener.mesh, listener.clients), (Some(MeshMode::Permissive), Clients::Fellows));
+    let Forward::Local(to) = listener.forward else { panic!("{:?}", listener.forward) };
+    assert!(to.ip().to_string().starts_with("127.64.3."), "{to}");
+}
+
+#[test]
+fn endpoints_say_who_has_a_sidecar() {
+    let mut bare = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": "shop", "labels": {"app": "orders", "selvage.dev/inject": "disabled"}},
+        "spec": {"containers": [{"name": "app", "command": ["x"], "ports": [{"name": "http", "containerPort": 8080}]}]}});
+    bare["spec"]["serviceAccountName"] = json!("bare");
+    let translation = translated(&shop(&[bare]));
+    let endpoints: EndpointsSpec = spec(&translation, &keys::endpoints("shop", "orders", 80));
+    let by: BTreeMap<String, Option<String>> = endpoints
+        .endpoints
+        .iter()
+        .map(|one| (one.workload.as_ref().expect("a Pod").name.clone(), one.identity.as_ref().map(ToString::to_string)))
+        .collect();
+    assert_eq!(by["orders"].as_deref(), Some("spiffe://cluster.local/ns/shop/sa/orders"));
+    assert_eq!(by["bare"], None);
+    assert!(!translation.views.contains_key(&"Pod/shop/bare".parse().expect("a key")), "nobody stands beside it");
+}
+
+#[test]
+fn a_route_is_attached_where_it_may_be_and_says_why_elsewhere() {
+    let world = shop(&[
+        route("good", "shop", json!({"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]})),
+        route(
+            "far",
+            "other",
+            json!({"parentRefs": [{"name": "public", "namespace": "shop"}], "rules": [{"backendRefs": [{"name": "web", "namespace": "shop", "port": 80}]}]}),
+        ),
+        route(
+            "dangling",
+            "shop",
+            json!({"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": [{"name": "nobody", "port": 80}]}]}),
+        ),
+    ]);
+    let translation = translated(&world);
+    let good: RouteSpec = spec(&translation, &keys::route("shop", "HTTPRoute", "good"));
+    assert_eq!(good.parents, [keys::listener("shop", "public", "http")]);
+    assert!(!translation.resources.contains_key(&keys::route("other", "HTTPRoute", "far")));
+    let warnings = translation.warnings().join("\n");
+    assert!(warnings.contains("HTTPRoute/other/far") && warnings.contains("NotAllowedByListeners"), "{warnings}");
+    assert!(warnings.contains("ReferenceGrant"), "{warnings}");
+    let dangling: RouteSpec = spec(&translation, &keys::route("shop", "HTTPRoute", "dangling"));
+    assert_eq!(dangling.rules[0].backends[0].backend, None, "its share of requests is answered 500");
+    assert!(warnings.contains("BackendNotFound"), "{warnings}");
+}
+
+#[test]
+fn a_grant_lets_a_route_lead_into_another_namespace() {
+    let far = route(
+        "far",
+        "other",
+        json!({"parentRefs": [{"group": "", "kind": "Service", "name": "web", "namespace": "shop"}],
+        "rules": [{"backendRefs": [{"name": "web", "namespace": "shop", "port": 80}]}]}),
+    );
+    let grant = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "ReferenceGrant", "metadata": {"name": "all", "namespace": "shop"},
+        "spec": {"from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "other"}], "to": [{"group": "", "kind": "Service"}]}});
+    let key = keys::route("other", "HTTPRoute", "far");
+    let without: RouteSpec = spec(&translated(&shop(std::slice::from_ref(&far))), &key);
+    assert_eq!(without.rules[0].backends[0].backend, None);
+    let translation = translated(&shop(&[far, grant]));
+    let with: RouteSpec = spec(&translation, &key);
+    assert_eq!(with.rules[0].backends[0].backend, Some(keys::backend("shop", "web", 80)));
+    // A consumer's route holds for callers of its own namespace: nobody of `shop` is told of it.
+    assert!(!view(&translation, "Pod/shop/orders").contains(&key));
+}
+
+#[test]
+fn grpc_matches_become_paths() {
+    let method = |method: Value| {
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GRPCRoute", "metadata": {"name": "grpc", "namespace": "shop"},
+        "spec": {"parentRefs": [{"name": "public"}], "rules": [{"matches": [{"method": method}], "backendRefs": [{"name": "web", "port": 80}]}]}})
+    };
+    for (written, path) in [
+        (json!({"service": "a.B", "method": "Get"}), json!({"exact": "/a.B/Get"})),
+        (json!({"service": "a.B"}), json!({"prefix": "/a.B"})),
+        (json!({"method": "Get"}), json!({"regex": "/[^/]+/Get"})),
+        (json!({"type": "RegularExpression", "service": "a\\..*"}), json!({"regex": "/(?:a\\..*)/(?:[^/]+)"})),
+    ] {
+        let translation = translated(&shop(&[method(written.clone())]));
+        let route: RouteSpec = spec(&translation, &keys::route("shop", "GRPCRoute", "grpc"));
+        assert_eq!(serde_json::to_value(&route.rules[0].matches[0].path).expect("JSON"), path, "{written}");
+    }
+}
+
+#[test]
+fn policies_go_to_the_proxies_that_enforce_them_and_to_no_others() {
+    let allow = json!([{"name": "one", "action": "Allow", "from": [{"gateway": "public"}]}]);
+    let world = shop(&[
+        route("all", "shop", json!({"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]})),
+        policy("AuthorizationPolicy", "on-orders", "shop", json!({"targetRefs": [{"kind": "Service", "name": "orders"}], "rules": allow})),
+        policy(
+            "RateLimitPolicy",
+            "on-gateway",
+            "shop",
+            json!({"targetRefs": [{"kind": "Gateway", "name": "public"}], "limits": [{"name": "l", "requests": 1, "per": "1s"}]}),
+        ),
+    ]);
+    assert_eq!(admit(&world), []);
+    let translation = translated(&world);
+    let (orders, gateway): (Key, Key) =
+        ("AuthorizationPolicy/shop/on-orders".parse().expect("a key"), "RateLimitPolicy/shop/on-gateway".parse().expect("a key"));
+    assert_eq!(translation.resources[&orders].class, Class::Guard);
+    assert_eq!(translation.resources[&orders].refs["gateway:shop/public"], "spiffe://cluster.local/ns/shop/sa/public-selvage");
+    assert!(view(&translation, "Pod/shop/orders").contains(&orders));
+    assert!(!view(&translation, "Gateway/shop/public").contains(&orders), "the edge has no path to orders");
+    assert!(view(&translation, "Gateway/shop/public").contains(&gateway));
+    assert!(!view(&translation, "Pod/shop/orders").contains(&gateway));
+}
+
+#[test]
+fn what_cannot_be_enforced_where_it_is_attached_is_said() {
+    let allow = json!([{"name": "one", "action": "Allow"}]);
+    let world = shop(&[
+        route(
+            "mesh",
+            "shop",
+            json!({"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}),
+        ),
+        policy(
+            "AuthorizationPolicy",
+            "on-mesh-route",
+            "shop",
+            json!({"targetRefs": [{"kind": "HTTPRoute", "name": "mesh"}], "rules": allow}),
+        ),
+        policy("AuthorizationPolicy", "on-nothing", "shop", json!({"targetRefs": [{"kind": "Service", "name": "nobody"}], "rules": allow})),
+        policy(
+            "AuthorizationPolicy",
+            "on-everything",
+            "shop",
+            json!({"targetRefs": [{"kind": "MeshConfig", "name": "default"}], "rules": allow}),
+        ),
+    ]);
+    let warnings = translated(&world).warnings();
+    for (policy, word) in [("on-mesh-route", "guard the Service"), ("on-nothing", "does not exist"), ("on-everything", PLATFORM)] {
+        assert!(warnings.iter().any(|warning| warning.contains(policy) && warning.contains(word)), "{policy}: {warnings:#?}");
+    }
+}
+
+/// Where policies on everything live.
+const PLATFORM: &str = crate::world::PLATFORM_NAMESPACE;
+
+#[test]
+fn admission_names_the_field_that_does_not_compile() {
+    for (spec, field) in [
+        (
+            json!({"targetRefs": [{"kind": "Service", "name": "web"}], "rules": [{"name": "one", "action": "Allow", "when": "request.method =="}]}),
+            "spec.rules[0].when",
+        ),
+        (
+            json!({"targetRefs": [{"kind": "Service", "name": "web"}], "rules": [{"name": "one", "action": "Allow", "from": [{"gateway": "nobody"}]}]}),
+            "gateway",
+        ),
+    ] {
+        let faults = admit(&shop(&[policy("AuthorizationPolicy", "bad", "shop", spec)]));
+        assert!(faults.iter().any(|fault| fault.object.contains("bad") && fault.field.contains(field)), "{field}: {faults:?}");
+    }
+}
+
+#[test]
+fn the_same_world_comes_to_the_same_resources() {
+    let world = shop(&[]);
+    let versions =
+        |translation: Translation| translation.resources.into_iter().map(|(key, one)| (key, one.version.clone())).collect::<Vec<_>>();
+    assert_eq!(versions(translated(&world)), versions(translated(&world.clone())));
+}
