@@ -24,7 +24,7 @@ pub enum Command {
     /// Run everything in DIR: one proxy a Gateway, one sidecar a Pod, and the Pods' processes
     ///
     /// Edits of the manifests take effect while it runs; one that does not compile is refused with its error, and what worked
-    /// stays. Ctrl-C (or SIGTERM) drains and ends everything.
+    /// stays. Ctrl-C (or SIGTERM) drains and ends everything. SIGUSR1 restarts the publishing side while the proxies serve on.
     #[command(after_help = "Examples:\n  selvage up examples/bookshop\n  selvage up examples/bookshop --access-log -")]
     Up(Up),
     /// Write what the proxies would be told

@@ -65,8 +65,18 @@ impl Certificates {
         Ok(made)
     }
 
+    /// A certificate that is kept nowhere: for explaining and checking.
+    pub fn imagined(secret: &str, names: &[String], addresses: &[IpAddr]) -> Result<Pair> {
+        let (root, pair, params) = Self::new_root()?;
+        Self::leaf(secret, names, addresses, &root, &Issuer::new(params, pair))
+    }
+
     fn make(&self, name: &str, names: &[String], addresses: &[IpAddr]) -> Result<Pair> {
         let (root, issuer) = self.issuer()?;
+        Self::leaf(name, names, addresses, &root, &issuer)
+    }
+
+    fn leaf(name: &str, names: &[String], addresses: &[IpAddr], root: &str, issuer: &Issuer<'_, KeyPair>) -> Result<Pair> {
         let mut params = CertificateParams::new(names.to_vec()).context("a listener's hostname is no name for a certificate")?;
         params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         params.distinguished_name.push(DnType::CommonName, name);
@@ -75,7 +85,7 @@ impl Certificates {
         params.use_authority_key_identifier_extension = true;
         valid(&mut params, (-1).day(), LEAF_DAYS.days());
         let key = KeyPair::generate().context("no key can be made")?;
-        let leaf = params.signed_by(&key, &issuer).context("the certificate cannot be signed")?;
+        let leaf = params.signed_by(&key, issuer).context("the certificate cannot be signed")?;
         Ok(Pair { chain: format!("{}{root}", leaf.pem()), key: key.serialize_pem() })
     }
 
@@ -88,6 +98,13 @@ impl Certificates {
             let issuer = Issuer::from_ca_cert_pem(&root, key).with_context(|| format!("{} is no certificate", self.root().display()))?;
             return Ok((root, issuer));
         }
+        let (certificate, pair, params) = Self::new_root()?;
+        write(&key, &pair.serialize_pem(), 0o600)?;
+        write(&root, &certificate, 0o644)?;
+        Ok((certificate, Issuer::new(params, pair)))
+    }
+
+    fn new_root() -> Result<(String, KeyPair, CertificateParams)> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "Selvage laptop listeners");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -95,9 +112,7 @@ impl Certificates {
         valid(&mut params, (-1).day(), 3650.days());
         let pair = KeyPair::generate().context("no key can be made")?;
         let certificate = params.self_signed(&pair).context("the root cannot be signed")?;
-        write(&key, &pair.serialize_pem(), 0o600)?;
-        write(&root, &certificate.pem(), 0o644)?;
-        Ok((certificate.pem(), Issuer::new(params, pair)))
+        Ok((certificate.pem(), pair, params))
     }
 }
 
