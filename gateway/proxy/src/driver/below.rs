@@ -13,7 +13,7 @@ impl Observer for Shared {
             return;
         }
         let began = SystemTime::now().checked_sub(closed.duration).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.access.write(&Entry {
+        self.log(&Entry {
             time: rfc3339(began),
             listener: Some(closed.listener.to_string()),
             route: closed.route.as_ref().map(ToString::to_string),
@@ -33,7 +33,7 @@ impl Observer for Shared {
         if !self.access.is_on() {
             return;
         }
-        self.access.write(&Entry {
+        self.log(&Entry {
             time: rfc3339(SystemTime::now()),
             listener: Some(connection.listener.to_string()),
             source: Some(connection.peer.ip().to_string()),

@@ -158,7 +158,7 @@ impl Context {
         let denial = self.denial.as_ref();
         let allowed = self.decision.allowed_by.as_ref();
         let endpoint = self.tries.last.as_ref();
-        self.shared.access.write(&Entry {
+        self.shared.log(&Entry {
             time: rfc3339(self.wall),
             request_id: &self.trace.request_id,
             trace_id: self.trace.id(),

@@ -24,7 +24,7 @@ mod trace;
 pub use context::Context;
 pub use expiry::within_deadline;
 
-use crate::observe::{AccessLog, Metrics};
+use crate::observe::{AccessLog, Entry, Metrics};
 use crate::snapshot::Snapshot;
 use crate::tls::MeshTransport;
 use arc_swap::ArcSwap;
@@ -50,6 +50,15 @@ pub struct Shared {
     pub access: AccessLog,
     /// Limits and habits.
     pub options: Options,
+}
+
+impl Shared {
+    /// Writes a log line; one that is lost is counted.
+    fn log(&self, entry: &Entry<'_>) {
+        if !self.access.write(entry) {
+            self.metrics.lines_dropped.inc();
+        }
+    }
 }
 
 /// Limits and habits of the request half.

@@ -140,19 +140,17 @@ impl AccessLog {
         self.0.is_some()
     }
 
-    /// Queues a line.
-    pub fn write(&self, entry: &Entry<'_>) {
-        let Some(queue) = &self.0 else { return };
+    /// Queues a line; false where it is lost.
+    pub fn write(&self, entry: &Entry<'_>) -> bool {
+        let Some(queue) = &self.0 else { return true };
         let mut line = Vec::with_capacity(512);
-        if serde_json::to_writer(&mut line, entry).is_err() {
-            queue.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
+        let made = serde_json::to_writer(&mut line, entry).is_ok();
         line.push(b'\n');
-        let sent = queue.lines.as_ref().is_some_and(|lines| lines.try_send(line).is_ok());
-        if !sent {
+        let queued = made && queue.lines.as_ref().is_some_and(|lines| lines.try_send(line).is_ok());
+        if !queued {
             queue.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        queued
     }
 
     /// Lines that could not be written.

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub configuration: Configuration,
     /// Panics that were caught: each is a bug, and the request it hit was refused.
     pub panics: IntCounter,
+    /// Lines that the access log had no room for.
+    pub lines_dropped: IntCounter,
 }
 
 /// Metrics whose names or labels clash: a fault of this crate, found by its tests.
@@ -55,12 +57,15 @@ impl Metrics {
         register(&registry, &build)?;
         let panics = IntCounter::new("selvage_panics_total", "Panics caught; the request each hit was refused.")?;
         register(&registry, &panics)?;
+        let lines_dropped = IntCounter::new("selvage_access_log_dropped_total", "Lines that the access log had no room for.")?;
+        register(&registry, &lines_dropped)?;
         Ok(Self {
             requests: Requests::new(&registry)?,
             upstream: Upstream::new(&registry)?,
             connections: Connections::new(&registry)?,
             configuration: Configuration::new(&registry)?,
             panics,
+            lines_dropped,
             registry,
         })
     }
