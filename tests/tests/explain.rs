@@ -14,7 +14,7 @@ use selvage_policy::{SpiffeId, Target, TargetKind};
 use selvage_proxy::explain::{At, Described, DescribedHttp, Explanation, Moment, Verdict, explain};
 use selvage_proxy::state::clock;
 use selvage_tests::standalone::{
-    Authority, Caller, Heard, Recorder, Resources, Standalone, Via, address, edge_listener, identity, inbound_listener, service_chain,
+    Authority, Call, Caller, Heard, Recorder, Resources, Standalone, Via, address, edge_listener, identity, inbound_listener, service_chain,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -158,4 +158,24 @@ async fn explain_says_what_the_proxy_answers() {
     {
         assert!(said.contains_key(wanted), "no request was {wanted}: {said:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_a_route_and_on_its_service_counts_a_request_once() {
+    selvage_tests::client::crypto();
+    let authority = Authority::new();
+    let backend = Recorder::start(address(0)).await;
+    let role = Role::edge(&authority, &backend).await;
+    let on = [Target::new(TargetKind::HTTPRoute, "shop", "main"), Target::new(TargetKind::Service, "shop", "orders")];
+    let limit = serde_json::json!({ "limits": [{ "name": "l", "requests": 2, "per": "24h" }] });
+    let resources = role.base.clone().policy("RateLimitPolicy", "limit", &limit, &on);
+    let resources = resources.route("main", &keys::listener("shop", "public", "http"), "/", &keys::backend("shop", "orders", 80));
+    assert!(role.proxy.apply(&resources).await.is_empty());
+    let mut caller = Caller::new();
+    let mut answered = Vec::new();
+    for _ in 0..3 {
+        let heard = caller.call(&authority, role.address, &Via::Plain, false, &Call::get("/")).await;
+        answered.push(heard.expect("an answer").status);
+    }
+    assert_eq!(answered, [200, 200, 429]);
 }

@@ -217,6 +217,8 @@ pub struct Decision {
     pub allowed_by: Option<(Arc<Key>, Arc<str>)>,
     /// Policies in audit mode that would have refused.
     pub audited: Vec<Denial>,
+    /// Policies whose limits this request counted under: at another point of its way through this proxy it is not counted again.
+    pub counted: Vec<Arc<Key>>,
     /// Response fields (`RateLimit`, `RateLimit-Policy`), name and value.
     pub fields: Vec<(&'static str, String)>,
     /// What each policy said; filled for [`Purpose::Explain`] only.
@@ -360,7 +362,12 @@ impl Compiled {
 impl GuardSet {
     /// Runs every guard. Never panics: a filter that does denies with `policy_error`.
     pub fn run(&self, exchange: &Exchange<'_>, purpose: Purpose) -> Progress {
-        Progress::Done(run::run(self, exchange, purpose))
+        self.run_after(exchange, purpose, &[])
+    }
+
+    /// The same at a later point of the same request, whose limits of `counted` policies have counted it already.
+    pub fn run_after(&self, exchange: &Exchange<'_>, purpose: Purpose, counted: &[Arc<Key>]) -> Progress {
+        Progress::Done(run::run(self, exchange, purpose, counted))
     }
 
     /// Whether there is nothing to run.

@@ -6,8 +6,8 @@ use selvage_config::resource::route::{
     FilterSpec, HeaderChange, MatchSpec, PathChange, PathMatch, RedirectSpec, RewriteSpec, RuleSpec, ValueMatch, ValueTest, WeightedBackend,
 };
 use selvage_config::{Resource, keys};
+use selvage_policy::Target;
 use selvage_policy::mesh::{DoubleSlash, Encoded, PathHandling, Posture};
-use selvage_policy::{Target, TargetKind};
 use selvage_tests::standalone::{Call, Resources};
 use serde_json::{Value, json};
 
@@ -137,10 +137,6 @@ fn policy(random: &mut Random, number: usize, targets: &[Target]) -> (&'static s
         return ("FirewallPolicy", format!("p{number}"), json!({ "anything": number }), on);
     }
     let limits = random.once_in(3);
-    // A limit on both chains counts at the edge for the route and again for a target without sidecar; explain looks at each by itself.
-    let is_mesh =
-        |target: &Target| matches!(target.kind, TargetKind::Mesh | TargetKind::Namespace | TargetKind::Service | TargetKind::Workload);
-    let on: Vec<Target> = if limits { on.iter().filter(|target| is_mesh(target) == is_mesh(&on[0])).cloned().collect() } else { on };
     let mut spec = if limits {
         let limits: Vec<Value> = (0..=random.below(2)).map(|number| limit(random, number)).collect();
         json!({ "limits": limits })

@@ -45,6 +45,8 @@ struct Guard<'a> {
 struct Run<'a> {
     exchange: &'a Exchange<'a>,
     explain: bool,
+    /// Policies whose limits have counted this request at an earlier point.
+    counted: &'a [Arc<Key>],
     guards: SmallVec<[Guard<'a>; 8]>,
     decision: Decision,
 }
@@ -55,8 +57,8 @@ struct Fault {
     problem: String,
 }
 
-pub(super) fn run(set: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose) -> Decision {
-    let mut run = Run { exchange, explain: purpose == Purpose::Explain, guards: SmallVec::new(), decision: Decision::default() };
+pub(super) fn run(set: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose, counted: &[Arc<Key>]) -> Decision {
+    let mut run = Run { exchange, explain: purpose == Purpose::Explain, counted, guards: SmallVec::new(), decision: Decision::default() };
     for (level, Level { target, policies }) in set.levels.iter().enumerate() {
         for attached in policies {
             run.guards.push(Guard { attached, target, level, holds: holds(&attached.policy, exchange), refused: false, said: None });
@@ -285,8 +287,9 @@ impl<'a> Run<'a> {
             if !guard.active() {
                 continue;
             }
-            let again = self.guards[..index].iter().any(|earlier| earlier.policy().key == guard.policy().key && earlier.active());
-            if again {
+            let key = guard.policy().key.clone();
+            let again = self.guards[..index].iter().any(|earlier| earlier.policy().key == key && earlier.active());
+            if again || self.counted.contains(&key) {
                 self.say(index, Outcome::Passed, None, "attached to an outer target too, and counted there");
                 continue;
             }
@@ -301,6 +304,7 @@ impl<'a> Run<'a> {
                 let denial = guard.fault(&fault);
                 return self.refuse(index, denial, &fault.problem);
             }
+            self.decision.counted.push(key);
         }
         if claims.is_empty() {
             return None;

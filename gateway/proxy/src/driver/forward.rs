@@ -105,7 +105,7 @@ fn guard(session: &Session, ctx: &mut Context, endpoint: &EndpointState) -> Resu
         if let (Some(http), Some(host)) = (&mut exchange.http, rewritten.as_deref()) {
             http.host = host;
         }
-        decide::destination(&listener, &backend, endpoint.endpoint.address, &exchange, Purpose::Live)
+        decide::destination(&listener, &backend, endpoint.endpoint.address, &exchange, Purpose::Live, &ctx.decision.counted)
     }));
     let Ok(mut decision) = decision else {
         ctx.shared.metrics.panics.inc();

@@ -116,7 +116,7 @@ impl Explanation {
                 self.settings = Some(chosen.settings.resolve(&exchange).as_ref().into());
                 let sent =
                     head.as_ref().map(|head| head.sent(&exchange, matched.rule.filters.iter().chain(&chosen.filters), matched.prefix));
-                return self.forward(&listener, chosen, sent, &exchange, described);
+                return self.forward(&listener, chosen, sent, &exchange, described, &decided.guards.counted);
             }
         };
         let request = head.as_ref().map(|head| head.sent(&exchange, [].iter(), None).describe(&exchange));
@@ -145,6 +145,7 @@ impl Explanation {
         sent: Option<Head>,
         exchange: &Exchange<'_>,
         described: &Described,
+        counted: &[Arc<Key>],
     ) -> Result<(), Denial> {
         // `Rule::backend` gives none without one.
         let Some(backend) = &chosen.backend else { return Ok(()) };
@@ -166,7 +167,7 @@ impl Explanation {
             let scheme = exchange.http.map_or("http", |http| http.scheme);
             let seen = sent.as_ref().map(Head::at_target);
             let exchange = Exchange { http: seen.as_ref().map(|head| head.http(scheme)), ..*exchange };
-            let decision = decide::destination(listener, backend, endpoint.address, &exchange, Purpose::Explain);
+            let decision = decide::destination(listener, backend, endpoint.address, &exchange, Purpose::Explain, counted);
             self.target_guards = decision.steps;
             decision.denial.map_or(Ok(()), Err)?;
         }

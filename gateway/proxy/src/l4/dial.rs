@@ -53,7 +53,7 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
     let (address, limit) = match decided.next? {
         Next::Forward => {
             let matched = decided.matched.ok_or_else(no_route)?;
-            return to_rule(shared, snapshot, listener, &matched.rule, &exchange).await;
+            return to_rule(shared, snapshot, listener, &matched.rule, &exchange, &decided.guards.counted).await;
         }
         Next::Redirect(_) => return Err(no_route()),
         Next::Local(address) => (address, listener.settings.resolve(&exchange).connect_timeout.unwrap_or(CONNECT)),
@@ -68,6 +68,7 @@ async fn to_rule(
     listener: &Listener,
     rule: &Rule,
     exchange: &Exchange<'_>,
+    counted: &[Arc<Key>],
 ) -> Result<Dialled, Denial> {
     let chosen = rule.backend(rand::random())?;
     let Some(backend) = &chosen.backend else {
@@ -86,7 +87,7 @@ async fn to_rule(
         };
         let endpoint = &state.endpoint;
         if endpoint.identity.is_none() && !guarded {
-            let decision = decide::destination(listener, backend, endpoint.address, exchange, Purpose::Live);
+            let decision = decide::destination(listener, backend, endpoint.address, exchange, Purpose::Live, counted);
             decision.denial.map_or(Ok(()), Err)?;
             guarded = true;
         }

@@ -98,11 +98,19 @@ pub fn request(snapshot: &Snapshot, arrival: Arrival<'_>, exchange: &Exchange<'_
 }
 
 /// Runs the guards of the target for an endpoint that has no sidecar to run them. `exchange` is the request as it will be sent;
-/// the caller that the target's guards see is this proxy's workload, as its own sidecar would see it over mesh TLS.
-pub fn destination(listener: &Listener, backend: &Backend, endpoint: SocketAddr, exchange: &Exchange<'_>, purpose: Purpose) -> Decision {
+/// the caller that the target's guards see is this proxy's workload, as its own sidecar would see it over mesh TLS. Limits of `counted`
+/// policies have counted the request here already ([`Decision::counted`]).
+pub fn destination(
+    listener: &Listener,
+    backend: &Backend,
+    endpoint: SocketAddr,
+    exchange: &Exchange<'_>,
+    purpose: Purpose,
+    counted: &[Arc<Key>],
+) -> Decision {
     let source = Source { address: exchange.source.address, principal: listener.spec.identity.clone() };
     let facts = DestinationFacts { address: endpoint };
-    run(&backend.guards, &Exchange { source: &source, destination: &facts, ..*exchange }, purpose)
+    run(&backend.guards, &Exchange { source: &source, destination: &facts, ..*exchange }, purpose, counted)
 }
 
 /// The listener a request belongs to. Over client TLS the handshake's listener and the Host's must be one (RFC 9110 section 7.4;
@@ -235,17 +243,17 @@ impl Decided {
     }
 
     fn guard(&mut self, guards: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose) -> Result<(), Denial> {
-        self.guards = run(guards, exchange, purpose);
+        self.guards = run(guards, exchange, purpose, &[]);
         self.guards.denial.clone().map_or(Ok(()), Err)
     }
 }
 
 /// Runs guards to the end. No policy of this version asks anybody remote.
-fn run(guards: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose) -> Decision {
+fn run(guards: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose, counted: &[Arc<Key>]) -> Decision {
     if guards.is_empty() {
         return Decision::default();
     }
-    match guards.run(exchange, purpose) {
+    match guards.run_after(exchange, purpose, counted) {
         Progress::Done(decision) => decision,
         Progress::Ask(call) => match call {},
     }

@@ -241,7 +241,7 @@ fn the_targets_guards_run_on_the_rewritten_request_and_see_the_proxy_as_caller()
     ] {
         let facts = Facts::get(path);
         let endpoint = SocketAddr::from(([127, 0, 0, 1], port));
-        let decision = decide::destination(listener, backend, endpoint, &facts.exchange(), Purpose::Live);
+        let decision = decide::destination(listener, backend, endpoint, &facts.exchange(), Purpose::Live, &[]);
         assert_eq!(decision.denial.map(|denial| denial.reason), wanted, "{path} {port}");
     }
 }
