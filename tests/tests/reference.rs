@@ -75,7 +75,12 @@ fn the_command_line_page_is_the_help_of_every_command() {
     let mut page = format!("{HEAD}# `selvage`\n");
     let mut command = selvage_ctl::cli::Cli::command().term_width(100);
     command.build();
-    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_string()).filter(|name| name != "help").collect();
+    let names: Vec<String> = command
+        .get_subcommands()
+        .filter(|sub| !sub.is_hide_set())
+        .map(|sub| sub.get_name().to_string())
+        .filter(|name| name != "help")
+        .collect();
     for name in names {
         let sub = command.find_subcommand_mut(&name).expect("it was just listed");
         let help = sub.render_long_help().to_string();

@@ -45,6 +45,9 @@ pub enum Command {
     /// With --from it is sent by that workload, and the URL names a Service: http://SERVICE.NAMESPACE:PORT/.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
+    /// Become a local process of `up` that ends with it
+    #[command(hide = true)]
+    Launch(Launch),
     /// Print the version
     Version(Version),
     /// Print completions for a shell
@@ -60,6 +63,16 @@ const EXPLAIN_EXAMPLES: &str = "Examples:
   selvage explain examples/bookshop --from bookshop/storefront --url http://orders.bookshop:8080/orders/17
   selvage explain examples/bookshop --from bookshop/storefront --method DELETE --url http://orders.bookshop:8080/orders/17 -o json
   selvage explain examples/bookshop --url https://shop.example.com:8443/ --header x-client:alice --source 192.0.2.7";
+
+/// `selvage launch`
+#[derive(Debug, Args)]
+pub struct Launch {
+    /// Process id of `selvage up`.
+    pub parent: i32,
+    /// Program and arguments.
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
 
 /// `selvage up`
 #[derive(Debug, Args)]

@@ -42,6 +42,7 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
         }
         Command::Check(options) => check::run(options),
         Command::Explain(options) => explained(options),
+        Command::Launch(options) => match up::launch::run(options.parent, &options.command)? {},
         Command::Version(options) => {
             match options.output {
                 Some(form) => output::print(form, &serde_json::json!({"version": env!("CARGO_PKG_VERSION")}))?,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -57,13 +57,19 @@ struct Running {
 #[derive(Debug)]
 pub struct Children {
     say: Say,
+    launcher: Option<PathBuf>,
     running: BTreeMap<String, Running>,
 }
 
 impl Children {
     /// None yet.
     pub fn new(say: Say) -> Self {
-        Self { say, running: BTreeMap::new() }
+        Self { say, launcher: None, running: BTreeMap::new() }
+    }
+
+    /// The same, where processes end with this one even if it is killed: through [`super::launch`] of this program.
+    pub fn launched_by(self, program: PathBuf) -> Self {
+        Self { launcher: Some(program), ..self }
     }
 
     /// Makes exactly `wanted` run: new ones are started, changed ones are started anew, others are ended.
@@ -74,7 +80,7 @@ impl Children {
         for (name, spec) in wanted {
             if !self.running.contains_key(&name) {
                 let stop = CancellationToken::new();
-                let task = tokio::spawn(keep_running(name.clone(), spec.clone(), self.say.clone(), stop.clone()));
+                let task = tokio::spawn(keep_running(name.clone(), spec.clone(), self.launcher.clone(), self.say.clone(), stop.clone()));
                 self.running.insert(name, Running { spec, stop, task });
             }
         }
@@ -119,11 +125,11 @@ async fn accepts(address: SocketAddr) -> bool {
     tokio::net::TcpStream::connect(address).await.is_ok()
 }
 
-async fn keep_running(name: String, spec: ProcessSpec, say: Say, stop: CancellationToken) {
+async fn keep_running(name: String, spec: ProcessSpec, launcher: Option<PathBuf>, say: Say, stop: CancellationToken) {
     let mut wait = BACKOFF.0;
     loop {
         let begun = Instant::now();
-        match start(&spec) {
+        match start(&spec, launcher.as_deref()) {
             Err(error) => say.line(&name, &format!("cannot be started: {error} (command: {})", spec.command.join(" "))),
             Ok(mut child) => {
                 let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -166,11 +172,19 @@ async fn keep_running(name: String, spec: ProcessSpec, say: Say, stop: Cancellat
     }
 }
 
-fn start(spec: &ProcessSpec) -> io::Result<Child> {
+fn start(spec: &ProcessSpec, launcher: Option<&Path>) -> io::Result<Child> {
     let [program, arguments @ ..] = spec.command.as_slice() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
     };
-    Command::new(program)
+    let mut command = match launcher {
+        Some(launcher) => {
+            let mut command = Command::new(launcher);
+            command.arg(super::launch::COMMAND).arg(std::process::id().to_string()).arg("--").arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command
         .args(arguments)
         .envs(&spec.environment)
         .env("PATH", path())

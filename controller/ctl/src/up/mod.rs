@@ -10,6 +10,7 @@
 
 pub mod certificates;
 pub mod children;
+pub mod launch;
 mod processes;
 mod proxies;
 mod publishing;
@@ -94,7 +95,7 @@ pub async fn run(options: &cli::Up) -> Result<ExitCode> {
     let mut up = Up {
         publication: publication(&read),
         proxies: Proxies::new(options, &place, say.clone()),
-        children: Children::new(say.clone()),
+        children: Children::new(say.clone()).launched_by(std::env::current_exe().context("this program does not know where it is")?),
         place,
         say,
         missing,
