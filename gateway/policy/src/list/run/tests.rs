@@ -155,11 +155,12 @@ fn a_default_guard_holds_only_where_nothing_closer_is_attached() {
 
 #[test]
 fn audit_reports_and_passes() {
-    let audit = |name: &str, action: &str, condition: Value| {
+    // A function: rustc 1.95 passes equal arguments of a closure's calls twice when it optimises (rust-lang/rust#155241).
+    fn audit(name: &str, action: &str, condition: Value) -> Attached {
         let mut spec = with_rule(action, condition);
         spec["mode"] = json!("Audit");
         authorization(name, spec)
-    };
+    }
     let catalogue = || json!({ "from": [{ "serviceAccount": "catalogue" }] });
     let reported = |set: &GuardSet| {
         let decision = storefront().run(set, Purpose::Live);
