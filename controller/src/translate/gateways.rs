@@ -1,5 +1,6 @@
 //! Gateways: their listeners and certificates.
 
+use super::status::{Condition, ListenerStatus};
 use super::{Facts, Translation, port};
 use crate::gateway_api::gateways::{GatewayListeners, GatewayListenersTlsMode};
 use crate::world::Name;
@@ -26,17 +27,25 @@ pub(super) fn translate(facts: &Facts<'_>, version_key: &VersionKey, translation
         let object = name.key("Gateway");
         let Some(identity) = facts.gateways.get(name) else {
             let class = &gateway.spec.gateway_class_name;
-            let message =
-                format!("gatewayClassName `{class}` is no GatewayClass with controllerName {}: name one that is", super::CONTROLLER);
-            translation.say(&object, "", "Accepted", Err(("Pending", message)));
+            let message = format!("is no GatewayClass with controllerName {}: name one that is", super::CONTROLLER);
+            translation.remarks.push(format!("{object}: spec.gatewayClassName: `{class}` {message}"));
             continue;
         };
-        translation.say(&object, "", "Accepted", Ok(()));
+        let mut listeners = Vec::new();
         for listener in &gateway.spec.listeners {
             let said = resource(facts, name, identity, listener, gateway.meta.created, version_key, translation);
             let kind = if matches!(said, Err(("InvalidCertificateRef" | "RefNotPermitted", _))) { "ResolvedRefs" } else { "Accepted" };
-            translation.say(&object, listener.name.clone(), kind, said);
+            listeners.push(ListenerStatus {
+                name: listener.name.clone(),
+                attached_routes: 0,
+                supported_kinds: Vec::new(),
+                conditions: vec![Condition::of(kind, said)],
+                resource: None,
+            });
         }
+        let status = translation.status(&object, gateway.meta.generation);
+        status.conditions.push(Condition::of("Accepted", Ok(())));
+        status.listeners = listeners;
     }
 }
 

@@ -11,18 +11,19 @@ mod gateways;
 pub(crate) mod policies;
 pub(crate) mod routes;
 mod services;
+pub mod status;
 #[cfg(test)]
 mod tests;
 mod views;
 mod workloads;
 
 pub use gateways::bound_port;
+pub use status::Status;
 
 use crate::world::{Name, World};
 use selvage_config::{MeshSpec, Resource, VersionKey, keys};
 use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, SpiffeId, Target};
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -40,27 +41,10 @@ pub struct Translation {
     pub views: BTreeMap<Key, BTreeSet<Key>>,
     /// Who each proxy is.
     pub identities: BTreeMap<Key, SpiffeId>,
-    /// What is said of each object.
-    pub statuses: BTreeMap<Key, Vec<Condition>>,
-}
-
-/// One thing that is said of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    /// The ancestor it is said about: the parent of a route, the listener of a Gateway, the target of a policy.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub ancestor: String,
-    /// `Accepted`, `ResolvedRefs` or `Programmed`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// Whether it is so.
-    pub status: bool,
-    /// One word.
-    pub reason: &'static str,
-    /// What to do about it, where it is not so.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub message: String,
+    /// What is said of each object that is ours to say something of.
+    pub statuses: BTreeMap<Key, Status>,
+    /// What is worth a warning and is no object's status, because the object is not ours: one sentence each.
+    pub remarks: Vec<String>,
 }
 
 /// What the proxies of a World cannot find in it.
@@ -102,7 +86,6 @@ pub fn translate(world: &World, inputs: &Inputs<'_>) -> Translation {
     views::translate(&facts, &mut translation);
     translation.identities.extend(facts.gateways.iter().map(|(name, identity)| (name.key("Gateway"), identity.clone())));
     translation.identities.extend(facts.workloads.iter().map(|(name, identity)| (name.key("Pod"), identity.clone())));
-    translation.statuses.values_mut().for_each(|conditions| conditions.sort());
     translation
 }
 
@@ -111,24 +94,16 @@ impl Translation {
         self.resources.insert(resource.key.clone(), Arc::new(resource));
     }
 
-    fn say(&mut self, object: &Key, ancestor: impl Into<String>, kind: &'static str, outcome: Result<(), (&'static str, String)>) {
-        let (status, reason, message) = match outcome {
-            Ok(()) => (true, kind, String::new()),
-            Err((reason, message)) => (false, reason, message),
-        };
-        self.statuses.entry(object.clone()).or_default().push(Condition { ancestor: ancestor.into(), kind, status, reason, message });
+    /// What is said of an object of this generation.
+    fn status(&mut self, object: &Key, generation: i64) -> &mut Status {
+        let status = self.statuses.entry(object.clone()).or_default();
+        status.observed_generation = generation;
+        status
     }
 
     /// What is not as somebody may expect, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
-        let failed = self.statuses.iter().flat_map(|(object, conditions)| conditions.iter().map(move |condition| (object, condition)));
-        failed
-            .filter(|(_, condition)| !condition.status)
-            .map(|(object, condition)| {
-                let at = if condition.ancestor.is_empty() { String::new() } else { format!(" at {}", condition.ancestor) };
-                format!("{object}{at}: not {}, {}: {}", condition.kind, condition.reason, condition.message)
-            })
-            .collect()
+        status::warnings(&self.statuses, &self.remarks)
     }
 }
 

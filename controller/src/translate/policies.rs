@@ -1,5 +1,6 @@
 //! Policies: what each is attached to, and the references in it.
 
+use super::status::{Condition, ParentStatus, Problem, Reference};
 use super::{Facts, Translation, routes};
 use crate::world::{Name, Object, PLATFORM_NAMESPACE, Policy};
 use selvage_config::Resource;
@@ -11,25 +12,25 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Why a policy does not hold for a target.
-type Problem = (&'static str, String);
-
 pub(super) fn translate(facts: &Facts<'_>, translation: &mut Translation) {
     for (key, policy) in &facts.world.policies {
         let mut attachments = Vec::new();
-        for (ancestor, attached) in attach(facts, policy) {
-            if let Ok(targets) = &attached {
-                attachments.extend(targets.iter().cloned());
-            }
-            translation.say(key, ancestor, "Accepted", attached.map(|_| ()));
-        }
         let (refs, missing) = refs(facts, policy);
         let unresolved = missing.first().map(|(field, reference)| ("InvalidReference", format!("{field}: {reference} does not exist")));
-        translation.say(key, "", "ResolvedRefs", unresolved.map_or(Ok(()), Err));
-        if let Err(faults) = &policy.spec.spec {
+        let invalid = policy.spec.spec.as_ref().err().map(|faults| {
             let message = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.problem)).collect::<Vec<_>>().join("; ");
-            translation.say(key, "", "Accepted", Err(("Invalid", message)));
+            ("Invalid", message)
+        });
+        let mut said = Vec::new();
+        for (reference, attached) in attach(facts, policy) {
+            let targets = attached.as_ref().cloned().unwrap_or_default();
+            attachments.extend(targets.iter().cloned());
+            let accepted = attached.and_then(|_| invalid.clone().map_or(Ok(()), Err));
+            let resolved = unresolved.clone().map_or(Ok(()), Err);
+            let conditions = vec![Condition::of("Accepted", accepted), Condition::of("ResolvedRefs", resolved)];
+            said.push(ParentStatus { reference, conditions, targets });
         }
+        translation.status(key, policy.meta.generation).parents = said;
         if attachments.is_empty() {
             continue;
         }
@@ -61,17 +62,19 @@ fn refs(facts: &Facts<'_>, policy: &Object<Policy>) -> (BTreeMap<String, String>
 }
 
 /// Every target as somebody wrote it, and what it stands for.
-fn attach(facts: &Facts<'_>, policy: &Object<Policy>) -> Vec<(String, Result<Vec<Target>, Problem>)> {
+fn attach(facts: &Facts<'_>, policy: &Object<Policy>) -> Vec<(Reference, Result<Vec<Target>, Problem>)> {
     // From the raw spec: a guard that cannot be understood still refuses where it is attached.
     let list = |field: &str| policy.spec.raw.get(field).and_then(|value| value.as_array()).cloned().unwrap_or_default();
     let named = list("targetRefs").into_iter().filter_map(|value| TargetRef::deserialize(value).ok()).map(|reference| {
-        let section = reference.section_name.as_ref().map(|section| format!("#{section}")).unwrap_or_default();
-        (format!("{} {}{section}", reference.kind, reference.name), one(facts, policy, &reference).map(|target| vec![target]))
+        let group = TargetKind::parse(&reference.kind).map(|kind| kind.group(&reference.kind)).unwrap_or_default();
+        let mut shown = Reference::object(group, &reference.kind, None, &reference.name);
+        shown.section_name.clone_from(&reference.section_name);
+        (shown, one(facts, policy, &reference).map(|target| vec![target]))
     });
-    let chosen = list("targetSelectors").into_iter().filter_map(|value| TargetSelector::deserialize(value).ok()).map(|selector| {
-        let labels: Vec<String> = selector.match_labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        (format!("{} with {}", selector.kind, labels.join(",")), by_labels(facts, policy, &selector))
-    });
+    let chosen = list("targetSelectors")
+        .into_iter()
+        .filter_map(|value| TargetSelector::deserialize(value).ok())
+        .map(|selector| (Reference::object("", "Namespace", None, &policy.meta.namespace), by_labels(facts, policy, &selector)));
     named.chain(chosen).collect()
 }
 

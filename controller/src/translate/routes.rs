@@ -1,5 +1,6 @@
 //! Routes: what they are attached to, and their rules in the one form that proxies know.
 
+use super::status::{Condition, ParentStatus, Problem, Reference};
 use super::{Facts, GATEWAY_GROUP, Translation, port, services};
 use crate::gateway_api::gateways::{GatewayListeners, GatewayListenersAllowedRoutesNamespacesFrom as From};
 use crate::world::route::{BackendRef, Matches, ParentRef, Retry, Route, RouteKind, Rule};
@@ -16,45 +17,28 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Why something of a route cannot be used: one word, and a sentence.
-type Problem = (&'static str, String);
-
 pub(super) fn translate(facts: &Facts<'_>, translation: &mut Translation) {
     for (object, route) in &facts.world.routes {
         let name = route.meta.named();
         let mut parents = Vec::new();
+        let mut said = Vec::new();
+        let hostnames: Result<Vec<HostPattern>, _> = route.spec.hostnames.iter().cloned().map(HostPattern::try_from).collect();
+        let hostnames = hostnames.map_err(|error| ("UnsupportedValue", format!("spec.hostnames: {error}")));
+        let mut unresolved = Vec::new();
+        let rules = rules(facts, route, &mut unresolved);
+        let valid = hostnames.as_ref().err().or(rules.as_ref().err()).cloned();
         for parent in &route.spec.parents {
-            let ancestor = shown(parent, &name);
             let attached = attach(facts, route, parent, translation);
             if let Ok(keys) = &attached {
                 parents.extend(keys.iter().cloned());
             }
-            translation.say(object, ancestor, "Accepted", attached.map(|_| ()));
+            let accepted = attached.and_then(|_| valid.clone().map_or(Ok(()), Err));
+            let resolved = unresolved.first().cloned().map_or(Ok(()), Err);
+            let conditions = vec![Condition::of("Accepted", accepted), Condition::of("ResolvedRefs", resolved)];
+            said.push(ParentStatus { reference: reference(parent), conditions, targets: Vec::new() });
         }
-        let hostnames: Result<Vec<HostPattern>, _> = route.spec.hostnames.iter().cloned().map(HostPattern::try_from).collect();
-        let hostnames = match hostnames {
-            Ok(hostnames) => hostnames,
-            Err(error) => {
-                translation.say(object, "", "Accepted", Err(("UnsupportedValue", format!("spec.hostnames: {error}"))));
-                continue;
-            }
-        };
-        let mut unresolved = Vec::new();
-        let rules: Result<Vec<RuleSpec>, String> = route
-            .spec
-            .rules
-            .iter()
-            .enumerate()
-            .map(|(index, rule)| rule_spec(facts, route, rule, &mut unresolved).map_err(|problem| format!("spec.rules[{index}].{problem}")))
-            .collect();
-        translation.say(object, "", "ResolvedRefs", unresolved.into_iter().next().map_or(Ok(()), Err));
-        let rules = match rules {
-            Ok(rules) => rules,
-            Err(problem) => {
-                translation.say(object, "", "Accepted", Err(("UnsupportedValue", problem)));
-                continue;
-            }
-        };
+        translation.status(object, route.meta.generation).parents = said;
+        let (Ok(hostnames), Ok(rules)) = (hostnames, rules) else { continue };
         if parents.is_empty() {
             continue;
         }
@@ -63,6 +47,13 @@ pub(super) fn translate(facts: &Facts<'_>, translation: &mut Translation) {
         let spec = RouteSpec { object: target(route), parents, hostnames, rules };
         translation.add(Resource::core(keys::route(&name.namespace, route.spec.kind.as_str(), &name.name), &spec, route.meta.created));
     }
+}
+
+fn rules(facts: &Facts<'_>, route: &Object<Route>, unresolved: &mut Vec<Problem>) -> Result<Vec<RuleSpec>, Problem> {
+    let rules = route.spec.rules.iter().enumerate();
+    let rules =
+        rules.map(|(index, rule)| rule_spec(facts, route, rule, unresolved).map_err(|problem| format!("spec.rules[{index}].{problem}")));
+    rules.collect::<Result<_, _>>().map_err(|problem| ("UnsupportedValue", problem))
 }
 
 /// What is wrong with a route's values, by field; for admission.
@@ -96,10 +87,16 @@ pub(super) fn is_service(parent: &ParentRef) -> bool {
     parent.kind.as_deref() == Some("Service") && parent.group.as_deref().unwrap_or(GATEWAY_GROUP).is_empty()
 }
 
-fn shown(parent: &ParentRef, route: &Name) -> String {
-    let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
-    let section = parent.section_name.as_ref().map(|section| format!("#{section}")).unwrap_or_default();
-    format!("{}/{namespace}/{}{section}", parent.kind.as_deref().unwrap_or("Gateway"), parent.name)
+/// As somebody wrote it.
+fn reference(parent: &ParentRef) -> Reference {
+    Reference {
+        group: parent.group.clone().unwrap_or_else(|| GATEWAY_GROUP.into()),
+        kind: parent.kind.clone().unwrap_or_else(|| "Gateway".into()),
+        namespace: parent.namespace.clone(),
+        name: parent.name.clone(),
+        section_name: parent.section_name.clone(),
+        port: parent.port,
+    }
 }
 
 /// The Listeners or Backends that a parent reference stands for.
