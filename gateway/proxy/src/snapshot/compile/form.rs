@@ -33,14 +33,15 @@ pub(super) struct RouteForm {
 impl RouteForm {
     pub(super) fn parse(mut spec: RouteSpec, resource: &Resource, paths: PathHandling) -> Result<Self, String> {
         match spec.object.kind {
-            TargetKind::HTTPRoute | TargetKind::GRPCRoute | TargetKind::TCPRoute => {}
+            TargetKind::HTTPRoute | TargetKind::GRPCRoute | TargetKind::TLSRoute | TargetKind::TCPRoute => {}
             other => return Err(format!("object.kind: {other:?} is not routed by this version of Selvage")),
         }
         for (number, rule) in spec.rules.iter_mut().enumerate() {
             rule.check(paths).map_err(|problem| format!("rules[{number}].{problem}"))?;
         }
-        if spec.object.kind == TargetKind::TCPRoute && spec.rules.iter().any(|rule| !rule.matches.is_empty()) {
-            return Err("rules: a TCPRoute has no matches".into());
+        let opaque = matches!(spec.object.kind, TargetKind::TCPRoute | TargetKind::TLSRoute);
+        if opaque && spec.rules.iter().any(|rule| !rule.matches.is_empty()) {
+            return Err("rules: a TCPRoute or TLSRoute has no matches".into());
         }
         let matches = Arc::new(RouteMatches::parse(&spec, paths)?);
         Ok(Self { key: Arc::new(resource.key.clone()), created: resource.created, spec, matches })
