@@ -162,7 +162,9 @@ impl Condition {
     /// Whether it tells of something that is not as somebody may expect. Most conditions are good when True; a few when False.
     pub fn is_bad(&self) -> bool {
         let good = match self.kind {
-            "Conflicted" | "PartiallyInvalid" | "OverlappingTLSConfig" => Truth::False,
+            "Conflicted" | "PartiallyInvalid" => Truth::False,
+            // True of every wildcard beside a host of its own; nothing is to be done.
+            "OverlappingTLSConfig" => self.status,
             _ => Truth::True,
         };
         self.status != good || self.reason == "ListenersNotValid"
