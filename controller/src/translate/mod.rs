@@ -11,18 +11,20 @@ mod gateways;
 pub(crate) mod policies;
 pub(crate) mod routes;
 mod services;
+pub mod status;
 #[cfg(test)]
 mod tests;
 mod views;
 mod workloads;
 
 pub use gateways::bound_port;
+pub use status::{Condition, Status};
 
+use crate::world::route::RouteKind;
 use crate::world::{Name, World};
 use selvage_config::{MeshSpec, Resource, VersionKey, keys};
 use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, SpiffeId, Target};
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -40,27 +42,10 @@ pub struct Translation {
     pub views: BTreeMap<Key, BTreeSet<Key>>,
     /// Who each proxy is.
     pub identities: BTreeMap<Key, SpiffeId>,
-    /// What is said of each object.
-    pub statuses: BTreeMap<Key, Vec<Condition>>,
-}
-
-/// One thing that is said of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    /// The ancestor it is said about: the parent of a route, the listener of a Gateway, the target of a policy.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub ancestor: String,
-    /// `Accepted`, `ResolvedRefs` or `Programmed`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// Whether it is so.
-    pub status: bool,
-    /// One word.
-    pub reason: &'static str,
-    /// What to do about it, where it is not so.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub message: String,
+    /// What is said of each object that is ours to say something of.
+    pub statuses: BTreeMap<Key, Status>,
+    /// What is worth a warning and is no object's status, because the object is not ours: one sentence each.
+    pub remarks: Vec<String>,
 }
 
 /// What the proxies of a World cannot find in it.
@@ -79,6 +64,8 @@ struct Facts<'a> {
     gateways: BTreeMap<Name, SpiffeId>,
     /// Pods with a sidecar, with their identities.
     workloads: BTreeMap<Name, SpiffeId>,
+    /// Of the kinds of routes that lead to a Service port, the first.
+    led: BTreeMap<(Name, u16), RouteKind>,
 }
 
 /// Translates.
@@ -94,16 +81,26 @@ pub fn translate(world: &World, inputs: &Inputs<'_>) -> Translation {
         paths: mesh.paths,
     };
     translation.add(Resource::core(keys::mesh(), &spec, 0));
-    gateways::translate(&facts, inputs.version_key, &mut translation);
+    let mut edges = gateways::translate(&facts, inputs.version_key, &mut translation);
     services::translate(&facts, &mut translation);
-    routes::translate(&facts, &mut translation);
+    routes::translate(&facts, &mut edges, &mut translation);
+    edges.say(&facts, &mut translation);
     workloads::translate(&facts, &mut translation);
     policies::translate(&facts, &mut translation);
+    malformed(world, &mut translation);
     views::translate(&facts, &mut translation);
     translation.identities.extend(facts.gateways.iter().map(|(name, identity)| (name.key("Gateway"), identity.clone())));
     translation.identities.extend(facts.workloads.iter().map(|(name, identity)| (name.key("Pod"), identity.clone())));
-    translation.statuses.values_mut().for_each(|conditions| conditions.sort());
     translation
+}
+
+/// An object that cannot be read is said to be so; where its kind has conditions at all, or in the controller's log.
+fn malformed(world: &World, translation: &mut Translation) {
+    for (key, malformed) in &world.malformed {
+        let sentences: Vec<String> = malformed.faults.iter().map(|fault| format!("{}: {}", fault.field, fault.problem)).collect();
+        let condition = Condition::fails("Accepted", "Invalid", sentences.join("; "));
+        translation.statuses.entry(key.clone()).or_default().conditions.push(condition);
+    }
 }
 
 impl Translation {
@@ -111,55 +108,74 @@ impl Translation {
         self.resources.insert(resource.key.clone(), Arc::new(resource));
     }
 
-    fn say(&mut self, object: &Key, ancestor: impl Into<String>, kind: &'static str, outcome: Result<(), (&'static str, String)>) {
-        let (status, reason, message) = match outcome {
-            Ok(()) => (true, kind, String::new()),
-            Err((reason, message)) => (false, reason, message),
-        };
-        self.statuses.entry(object.clone()).or_default().push(Condition { ancestor: ancestor.into(), kind, status, reason, message });
+    /// What is said of an object of this generation.
+    fn status(&mut self, object: &Key, generation: i64) -> &mut Status {
+        let status = self.statuses.entry(object.clone()).or_default();
+        status.observed_generation = generation;
+        status
     }
 
     /// What is not as somebody may expect, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
-        let failed = self.statuses.iter().flat_map(|(object, conditions)| conditions.iter().map(move |condition| (object, condition)));
-        failed
-            .filter(|(_, condition)| !condition.status)
-            .map(|(object, condition)| {
-                let at = if condition.ancestor.is_empty() { String::new() } else { format!(" at {}", condition.ancestor) };
-                format!("{object}{at}: not {}, {}: {}", condition.kind, condition.reason, condition.message)
-            })
-            .collect()
+        status::warnings(&self.statuses, &self.remarks)
     }
+}
+
+/// Gateways of our classes, with the identity of their proxies.
+pub(crate) fn gateway_identities(world: &World) -> BTreeMap<Name, SpiffeId> {
+    let trust_domain = world.mesh().trust_domain;
+    let ours = |class: &str| world.classes.get(&Name::new("", class)).is_some_and(|class| class.spec.controller_name == CONTROLLER);
+    let gateways = world.gateways.iter().filter(|(_, gateway)| ours(&gateway.spec.gateway_class_name));
+    let named = gateways.filter_map(|(name, gateway)| {
+        let account = format!("{}-{}", name.name, gateway.spec.gateway_class_name);
+        Some((name.clone(), SpiffeId::new(trust_domain.clone(), &name.namespace, &account).ok()?))
+    });
+    named.collect()
 }
 
 impl<'a> Facts<'a> {
     fn of(world: &'a World) -> Self {
         let trust_domain = world.mesh().trust_domain;
-        let ours = |class: &str| world.classes.get(&Name::new("", class)).is_some_and(|class| class.spec.controller_name == CONTROLLER);
-        let gateways = world.gateways.iter().filter(|(_, gateway)| ours(&gateway.spec.gateway_class_name));
-        let gateways = gateways.filter_map(|(name, gateway)| {
-            let account = format!("{}-{}", name.name, gateway.spec.gateway_class_name);
-            Some((name.clone(), SpiffeId::new(trust_domain.clone(), &name.namespace, &account).ok()?))
-        });
         let workloads = world.pods.iter().filter(|(_, pod)| world.meshed(pod)).filter_map(|(name, pod)| {
             let account = pod.spec.service_account_name.as_deref().unwrap_or("default");
             Some((name.clone(), SpiffeId::new(trust_domain.clone(), &name.namespace, account).ok()?))
         });
-        Self { gateways: gateways.collect(), workloads: workloads.collect(), world }
+        let mut facts = Self { gateways: gateway_identities(world), workloads: workloads.collect(), led: BTreeMap::new(), world };
+        facts.led = facts.led();
+        facts
+    }
+
+    /// A route of another namespace says nothing of a Service unless a grant lets it lead there.
+    fn led(&self) -> BTreeMap<(Name, u16), RouteKind> {
+        let mut led = BTreeMap::new();
+        for route in self.world.routes.values() {
+            for reference in route.spec.rules.iter().flat_map(|rule| &rule.backends) {
+                let Some(number) = reference.port.and_then(port) else { continue };
+                let namespace = reference.namespace.as_ref().unwrap_or(&route.meta.namespace);
+                let name = Name::new(namespace.clone(), reference.name.clone());
+                if self.granted(route.spec.kind.as_str(), &route.meta.namespace, "Service", &name) {
+                    let kind = led.entry((name, number)).or_insert(route.spec.kind);
+                    *kind = route.spec.kind.min(*kind);
+                }
+            }
+        }
+        led
     }
 
     /// Whether an object of `kind` in `from` may refer to `to` in another namespace: a ReferenceGrant there says so.
     fn granted(&self, kind: &str, from: &str, to_kind: &str, to: &Name) -> bool {
         from == to.namespace
-            || self.world.grants.iter().filter(|(name, _)| name.namespace == to.namespace).any(|(_, grant)| {
-                let source = |one: &crate::gateway_api::referencegrants::ReferenceGrantFrom| {
-                    one.group == GATEWAY_GROUP && one.kind == kind && one.namespace == from
-                };
-                let target = |one: &crate::gateway_api::referencegrants::ReferenceGrantTo| {
-                    one.group.is_empty() && one.kind == to_kind && one.name.as_ref().is_none_or(|name| *name == to.name)
-                };
-                grant.spec.from.iter().any(source) && grant.spec.to.iter().any(target)
-            })
+            || self.world.grants.range(Name::new(&to.namespace, "")..).take_while(|(name, _)| name.namespace == to.namespace).any(
+                |(_, grant)| {
+                    let source = |one: &crate::gateway_api::referencegrants::ReferenceGrantFrom| {
+                        one.group == GATEWAY_GROUP && one.kind == kind && one.namespace == from
+                    };
+                    let target = |one: &crate::gateway_api::referencegrants::ReferenceGrantTo| {
+                        one.group.is_empty() && one.kind == to_kind && one.name.as_ref().is_none_or(|name| *name == to.name)
+                    };
+                    grant.spec.from.iter().any(source) && grant.spec.to.iter().any(target)
+                },
+            )
     }
 }
 

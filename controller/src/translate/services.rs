@@ -93,15 +93,7 @@ pub(super) fn protocol(facts: &Facts<'_>, name: &Name, number: u16, port: &Servi
         "tcp" => return AppProtocol::Tcp,
         _ => {}
     }
-    let leads_here = |reference: &crate::world::route::BackendRef, own: &str| {
-        reference.name == name.name
-            && reference.port == Some(i32::from(number))
-            && reference.namespace.as_deref().unwrap_or(own) == name.namespace
-    };
-    let routes = facts.world.routes.values().filter(|route| {
-        route.spec.rules.iter().any(|rule| rule.backends.iter().any(|reference| leads_here(reference, &route.meta.namespace)))
-    });
-    match routes.map(|route| route.spec.kind).min() {
+    match facts.led.get(&(name.clone(), number)) {
         Some(RouteKind::Grpc) => AppProtocol::H2c,
         Some(RouteKind::Http) => AppProtocol::Http,
         Some(RouteKind::Tls | RouteKind::Tcp) => AppProtocol::Tcp,

@@ -1,9 +1,9 @@
-//! Small Worlds, and what they come to.
+//! Small Worlds, and what they come to: what golden files (`controller/tests/golden`) do not say better.
 
 use super::*;
 use crate::admission::admit;
 use selvage_config::resource::listener::{Clients, Forward, MeshMode};
-use selvage_config::{EndpointsSpec, ListenerSpec, RouteSpec};
+use selvage_config::{EndpointsSpec, ListenerSpec};
 use selvage_policy::list::Class;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -111,71 +111,6 @@ fn endpoints_say_who_has_a_sidecar() {
 }
 
 #[test]
-fn a_route_is_attached_where_it_may_be_and_says_why_elsewhere() {
-    let world = shop(&[
-        route("good", "shop", json!({"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]})),
-        route(
-            "far",
-            "other",
-            json!({"parentRefs": [{"name": "public", "namespace": "shop"}], "rules": [{"backendRefs": [{"name": "web", "namespace": "shop", "port": 80}]}]}),
-        ),
-        route(
-            "dangling",
-            "shop",
-            json!({"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": [{"name": "nobody", "port": 80}]}]}),
-        ),
-    ]);
-    let translation = translated(&world);
-    let good: RouteSpec = spec(&translation, &keys::route("shop", "HTTPRoute", "good"));
-    assert_eq!(good.parents, [keys::listener("shop", "public", "http")]);
-    assert!(!translation.resources.contains_key(&keys::route("other", "HTTPRoute", "far")));
-    let warnings = translation.warnings().join("\n");
-    assert!(warnings.contains("HTTPRoute/other/far") && warnings.contains("NotAllowedByListeners"), "{warnings}");
-    assert!(warnings.contains("ReferenceGrant"), "{warnings}");
-    let dangling: RouteSpec = spec(&translation, &keys::route("shop", "HTTPRoute", "dangling"));
-    assert_eq!(dangling.rules[0].backends[0].backend, None, "its share of requests is answered 500");
-    assert!(warnings.contains("BackendNotFound"), "{warnings}");
-}
-
-#[test]
-fn a_grant_lets_a_route_lead_into_another_namespace() {
-    let far = route(
-        "far",
-        "other",
-        json!({"parentRefs": [{"group": "", "kind": "Service", "name": "web", "namespace": "shop"}],
-        "rules": [{"backendRefs": [{"name": "web", "namespace": "shop", "port": 80}]}]}),
-    );
-    let grant = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "ReferenceGrant", "metadata": {"name": "all", "namespace": "shop"},
-        "spec": {"from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "other"}], "to": [{"group": "", "kind": "Service"}]}});
-    let key = keys::route("other", "HTTPRoute", "far");
-    let without: RouteSpec = spec(&translated(&shop(std::slice::from_ref(&far))), &key);
-    assert_eq!(without.rules[0].backends[0].backend, None);
-    let translation = translated(&shop(&[far, grant]));
-    let with: RouteSpec = spec(&translation, &key);
-    assert_eq!(with.rules[0].backends[0].backend, Some(keys::backend("shop", "web", 80)));
-    // A consumer's route holds for callers of its own namespace: nobody of `shop` is told of it.
-    assert!(!view(&translation, "Pod/shop/orders").contains(&key));
-}
-
-#[test]
-fn grpc_matches_become_paths() {
-    let method = |method: Value| {
-        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GRPCRoute", "metadata": {"name": "grpc", "namespace": "shop"},
-        "spec": {"parentRefs": [{"name": "public"}], "rules": [{"matches": [{"method": method}], "backendRefs": [{"name": "web", "port": 80}]}]}})
-    };
-    for (written, path) in [
-        (json!({"service": "a.B", "method": "Get"}), json!({"exact": "/a.B/Get"})),
-        (json!({"service": "a.B"}), json!({"prefix": "/a.B"})),
-        (json!({"method": "Get"}), json!({"regex": "/[^/]+/Get"})),
-        (json!({"type": "RegularExpression", "service": "a\\..*"}), json!({"regex": "/(?:a\\..*)/(?:[^/]+)"})),
-    ] {
-        let translation = translated(&shop(&[method(written.clone())]));
-        let route: RouteSpec = spec(&translation, &keys::route("shop", "GRPCRoute", "grpc"));
-        assert_eq!(serde_json::to_value(&route.rules[0].matches[0].path).expect("JSON"), path, "{written}");
-    }
-}
-
-#[test]
 fn policies_go_to_the_proxies_that_enforce_them_and_to_no_others() {
     let allow = json!([{"name": "one", "action": "Allow", "from": [{"gateway": "public"}]}]);
     let world = shop(&[
@@ -201,38 +136,6 @@ fn policies_go_to_the_proxies_that_enforce_them_and_to_no_others() {
 }
 
 #[test]
-fn what_cannot_be_enforced_where_it_is_attached_is_said() {
-    let allow = json!([{"name": "one", "action": "Allow"}]);
-    let world = shop(&[
-        route(
-            "mesh",
-            "shop",
-            json!({"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}),
-        ),
-        policy(
-            "AuthorizationPolicy",
-            "on-mesh-route",
-            "shop",
-            json!({"targetRefs": [{"kind": "HTTPRoute", "name": "mesh"}], "rules": allow}),
-        ),
-        policy("AuthorizationPolicy", "on-nothing", "shop", json!({"targetRefs": [{"kind": "Service", "name": "nobody"}], "rules": allow})),
-        policy(
-            "AuthorizationPolicy",
-            "on-everything",
-            "shop",
-            json!({"targetRefs": [{"kind": "MeshConfig", "name": "default"}], "rules": allow}),
-        ),
-    ]);
-    let warnings = translated(&world).warnings();
-    for (policy, word) in [("on-mesh-route", "guard the Service"), ("on-nothing", "does not exist"), ("on-everything", PLATFORM)] {
-        assert!(warnings.iter().any(|warning| warning.contains(policy) && warning.contains(word)), "{policy}: {warnings:#?}");
-    }
-}
-
-/// Where policies on everything live.
-const PLATFORM: &str = crate::world::PLATFORM_NAMESPACE;
-
-#[test]
 fn admission_names_the_field_that_does_not_compile() {
     for (spec, field) in [
         (
@@ -255,4 +158,23 @@ fn the_same_world_comes_to_the_same_resources() {
     let versions =
         |translation: Translation| translation.resources.into_iter().map(|(key, one)| (key, one.version.clone())).collect::<Vec<_>>();
     assert_eq!(versions(translated(&world)), versions(translated(&world.clone())));
+}
+
+#[test]
+fn a_status_has_at_most_sixteen_ancestors_and_the_bad_ones_go_first() {
+    let service = |n: usize| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("s{n}"), "namespace": "shop", "labels": {"of": "many"}},
+            "spec": {"ports": [{"port": 80}]}})
+    };
+    let mut objects: Vec<Value> = (0..20).map(service).collect();
+    let spec = json!({"targetSelectors": [{"kind": "Service", "matchLabels": {"of": "many"}}, {"kind": "Service", "matchLabels": {"of": "none"}}],
+        "rules": [{"name": "one", "action": "Allow"}]});
+    objects.push(policy("AuthorizationPolicy", "wide", "shop", spec));
+    let translation = translated(&shop(&objects));
+    let key: Key = "AuthorizationPolicy/shop/wide".parse().expect("a key");
+    let parents = &translation.statuses[&key].parents;
+    assert_eq!(parents.len(), 16);
+    assert_eq!(parents[0].reference.to_string(), "Namespace/shop", "nothing carries the second selector's label");
+    assert!(parents[15].conditions[0].message.contains("5 more targets"), "{:?}", parents[15]);
+    assert_eq!(translation.resources[&key].attachments.len(), 20, "what is not shown is enforced all the same");
 }

@@ -66,6 +66,8 @@ pub struct Rule {
     pub timeouts: Option<Timeouts>,
     /// Retries (HTTPRoute).
     pub retry: Option<Retry>,
+    /// Fields that somebody wrote and nothing here serves.
+    pub unserved: Vec<&'static str>,
 }
 
 /// What a rule matches.
@@ -95,6 +97,7 @@ impl TryFrom<HttpRouteSpec> for Route {
             backends: rule.backend_refs.unwrap_or_default(),
             timeouts: rule.timeouts,
             retry: rule.retry,
+            unserved: rule.session_persistence.iter().map(|_| "sessionPersistence").collect(),
         };
         Ok(Self {
             kind: RouteKind::Http,
@@ -117,6 +120,7 @@ impl TryFrom<GrpcRouteSpec> for Route {
                 backends: same(&rule.backend_refs.unwrap_or_default())?,
                 timeouts: None,
                 retry: None,
+                unserved: rule.session_persistence.iter().map(|_| "sessionPersistence").collect(),
             })
         };
         Ok(Self {
@@ -147,5 +151,13 @@ impl TryFrom<TcpRouteSpec> for Route {
 }
 
 fn opaque(name: Option<String>, backends: &impl Serialize) -> Result<Rule, serde_json::Error> {
-    Ok(Rule { name, matches: Matches::All, filters: Vec::new(), backends: same(backends)?, timeouts: None, retry: None })
+    Ok(Rule {
+        name,
+        matches: Matches::All,
+        filters: Vec::new(),
+        backends: same(backends)?,
+        timeouts: None,
+        retry: None,
+        unserved: Vec::new(),
+    })
 }

@@ -124,7 +124,7 @@ impl TargetKind {
     }
 
     /// The API group of `kind`, as a policy writes it.
-    fn group(self, kind: &str) -> &'static str {
+    pub fn group(self, kind: &str) -> &'static str {
         match self {
             Self::Mesh if kind == "XMesh" => "gateway.networking.x-k8s.io",
             Self::Mesh => "selvage.dev",

@@ -19,7 +19,7 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Where the caller wanted to go: the original destination when captured, else the local address.
     pub destination: SocketAddr,
-    /// TLS terminated by us.
+    /// TLS terminated by us; on a `Passthrough` listener what its hello says.
     pub tls: Option<TlsSession>,
     /// The generation of the Snapshot it was accepted under.
     pub generation: u64,

@@ -3,6 +3,7 @@
 //! ```text
 //! Mesh/default
 //! Listener/<ns>/<gateway>#<listener>                     an edge listener
+//! Listener/<ns>/<gateway>#<set ns>:<set>:<listener>      one of a ListenerSet
 //! Listener/<ns>/<pod>#in-<port>                          what a workload's proxy accepts for it
 //! Listener/<ns>/<pod>#out-<svc ns>.<service>-<port>      a Service as one workload sees it
 //! Route/<ns>/<HTTPRoute|GRPCRoute|TLSRoute|TCPRoute>.<name>
@@ -25,9 +26,14 @@ pub fn mesh() -> Key {
     core(CoreKind::Mesh, "", "default")
 }
 
-/// A Gateway's or ListenerSet's listener.
+/// A Gateway's own listener.
 pub fn listener(namespace: &str, gateway: &str, listener: &str) -> Key {
     core(CoreKind::Listener, namespace, gateway).part(listener)
+}
+
+/// A listener of a ListenerSet (namespace, name), which is served as part of a Gateway. `:` is in no name of a listener, so no two keys are alike.
+pub fn set_listener(namespace: &str, gateway: &str, set: (&str, &str), listener: &str) -> Key {
+    core(CoreKind::Listener, namespace, gateway).part(&format!("{}:{}:{listener}", set.0, set.1))
 }
 
 /// What a workload's proxy accepts for it on one of its ports.

@@ -79,6 +79,8 @@ pub enum Protocol {
     Https,
     /// Opaque bytes inside TLS that is terminated here.
     Tls,
+    /// TLS that is not terminated here: routed by its server name, and passed on as it is.
+    Passthrough,
     /// Opaque bytes.
     Tcp,
     /// Found out from the first bytes: HTTP/1.1, HTTP/2, else opaque.

@@ -2,6 +2,8 @@
 //!
 //! A GRPCRoute's service and method become a path match `/service/method`; everything else keeps Gateway API's meaning and names.
 
+mod check;
+
 use super::text::{HostPattern, Pattern};
 use selvage_policy::{Key, Target};
 use serde::{Deserialize, Serialize};

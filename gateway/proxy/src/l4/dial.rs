@@ -49,7 +49,7 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
     let destination = Destination { address: decide::target(listener, connection.bind, connection.destination) };
     let exchange = Exchange { source: &source, destination: &destination, http: None, now: clock::now(), wall: SystemTime::now() };
     let decided = decide::request(snapshot, connection.into(), &exchange, Purpose::Live);
-    let no_route = || Denial::of(Reason::NoRoute, "no TCPRoute is attached to this listener");
+    let no_route = || Denial::of(Reason::NoRoute, "no TCPRoute or TLSRoute of this listener takes this connection");
     let (address, limit) = match decided.next? {
         Next::Forward => {
             let matched = decided.matched.ok_or_else(no_route)?;

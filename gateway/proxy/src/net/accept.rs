@@ -87,7 +87,7 @@ where
     let raw = Raw::new(tcp);
     match first.spec.protocol {
         Protocol::Tcp if first.spec.mesh.is_none() => here.opaque(first, None, raw).await,
-        Protocol::Https | Protocol::Tls => here.tls(first, raw).await,
+        Protocol::Https | Protocol::Tls | Protocol::Passthrough => here.tls(first, raw).await,
         Protocol::Http | Protocol::Tcp | Protocol::Detect => here.detect(first, raw).await,
     }
 }
@@ -125,7 +125,9 @@ where
     async fn tls(self, listener: &Arc<Listener>, mut raw: Raw) {
         let hello = match timeout(HANDSHAKE, detect::hello(&mut raw)).await {
             Ok(Ok(hello)) => hello,
-            Ok(Err(HelloError::Invalid(_, alert))) if matches!(listener.spec.protocol, Protocol::Https | Protocol::Tls) => {
+            Ok(Err(HelloError::Invalid(_, alert)))
+                if matches!(listener.spec.protocol, Protocol::Https | Protocol::Tls | Protocol::Passthrough) =>
+            {
                 let _ = raw.write_all(&alert).await;
                 return;
             }
@@ -141,9 +143,16 @@ where
         if is_mesh_hop(listener, name) {
             return self.mesh(listener, raw, hello).await;
         }
+        let takes = listener.spec.hostname.as_ref().is_none_or(|pattern| name.is_none_or(|name| pattern.matches(name)));
         match listener.spec.protocol {
+            Protocol::Passthrough if takes => {
+                let about = TlsSession { server_name: name.map(Into::into), peer: None };
+                self.opaque(listener, Some(about), raw).await
+            }
+            Protocol::Passthrough => {
+                let _ = raw.write_all(&UNRECOGNIZED_NAME).await;
+            }
             Protocol::Https | Protocol::Tls => {
-                let takes = listener.spec.hostname.as_ref().is_none_or(|pattern| name.is_none_or(|name| pattern.matches(name)));
                 let (Some(config), true) = (&listener.tls, takes) else {
                     let _ = raw.write_all(&UNRECOGNIZED_NAME).await;
                     return;

@@ -34,14 +34,14 @@ pub struct Arrival<'a> {
     pub bind: Bind,
     /// The original destination.
     pub destination: SocketAddr,
-    /// TLS that we terminated, if any.
+    /// TLS whose hello we have seen, if any: terminated here, or passed on.
     pub tls: Option<ArrivalTls<'a>>,
 }
 
 /// The TLS part of an [`Arrival`].
 #[derive(Clone, Copy, Debug)]
 pub struct ArrivalTls<'a> {
-    /// The listener that answered the handshake.
+    /// The listener that answered the handshake, or passes it on.
     pub listener: &'a Key,
     /// SNI, lower-case.
     pub server_name: Option<&'a str>,
@@ -75,6 +75,15 @@ pub enum Next {
     Local(SocketAddr),
     /// An unknown original destination: bytes pass untouched.
     PassThrough(SocketAddr),
+}
+
+/// Whose routes are asked.
+#[derive(Clone, Copy)]
+enum Parent<'a> {
+    /// A listener's, on a connection with this SNI.
+    Listener(Option<&'a str>),
+    /// A Service's (mesh).
+    Service,
 }
 
 impl<'a> From<&'a Connection> for Arrival<'a> {
@@ -172,7 +181,7 @@ impl Decided {
             return Err(Denial::of(Reason::MeshRequired, "this workload is called over mesh TLS only"));
         }
         // A plain connection on a listener that terminates TLS, or the reverse, is a fault of ours and must not be served.
-        if matches!(listener.spec.protocol, Protocol::Https | Protocol::Tls) && arrival.tls.is_none() {
+        if matches!(listener.spec.protocol, Protocol::Https | Protocol::Tls | Protocol::Passthrough) && arrival.tls.is_none() {
             return Err(Denial::of(Reason::Misdirected, "this listener is called over TLS only"));
         }
         match &listener.spec.forward {
@@ -181,7 +190,10 @@ impl Decided {
                 self.next = Ok(Next::Local(*address));
                 Ok(())
             }
-            Forward::Routes => self.route(&listener, &listener.routes, false, exchange, purpose),
+            Forward::Routes => {
+                let server_name = arrival.tls.and_then(|tls| tls.server_name);
+                self.route(&listener, &listener.routes, Parent::Listener(server_name), exchange, purpose)
+            }
             Forward::Backend(key) => {
                 let Some(found) = snapshot.destinations.get(key) else {
                     self.guard(&listener.guards, exchange, purpose)?;
@@ -206,29 +218,33 @@ impl Decided {
     fn service(&mut self, listener: &Listener, found: &Arc<Destination>, exchange: &Exchange<'_>, purpose: Purpose) -> Result<(), Denial> {
         self.destination = Some(found.clone());
         // HTTP routes say nothing about bytes that are no HTTP: those are balanced as if there were none.
-        if found.routes.is_empty() || (exchange.http.is_none() && found.routes.tcp().is_none()) {
+        if found.routes.is_empty() || (exchange.http.is_none() && found.routes.opaque(None).is_none()) {
             self.matched = Some(Matched { rule: found.default_rule.clone(), prefix: None });
             return self.guard(&listener.guards, exchange, purpose);
         }
-        self.route(listener, &found.routes, true, exchange, purpose)
+        self.route(listener, &found.routes, Parent::Service, exchange, purpose)
     }
 
     fn route(
         &mut self,
         listener: &Listener,
         table: &RouteTable,
-        mesh: bool,
+        parent: Parent<'_>,
         exchange: &Exchange<'_>,
         purpose: Purpose,
     ) -> Result<(), Denial> {
-        let Some(matched) = table.find(exchange) else {
+        let found = match parent {
+            Parent::Listener(server_name) if exchange.http.is_none() => table.opaque(server_name),
+            _ => table.find(exchange),
+        };
+        let Some(matched) = found else {
             // The guards of what is outside the route hold for what no route matches, so that a refused caller learns nothing of routes.
             self.guard(&listener.guards, exchange, purpose)?;
             return Err(Denial::of(Reason::NoRoute, "no route matches this request"));
         };
         self.matched = Some(matched.clone());
         // A rule's guards begin with the listener's; a mesh rule has none (guards are on the Service, at the target).
-        let guards = if mesh { &listener.guards } else { &matched.rule.guards };
+        let guards = if matches!(parent, Parent::Service) { &listener.guards } else { &matched.rule.guards };
         self.guard(guards, exchange, purpose)?;
         let unresolved = |filter: &FilterSpec| if let FilterSpec::Unresolved(reference) = filter { Some(reference.clone()) } else { None };
         if let Some(reference) = matched.rule.filters.iter().find_map(unresolved) {

@@ -261,3 +261,66 @@ fn unknown_destinations_never_lead_back_to_this_host() {
         assert_eq!(crate::snapshot::decide::may_pass(&snapshot, address.parse().expect("an address")), expected, "{address}");
     }
 }
+
+/// An application that ends TLS itself under one name, and says it.
+async fn tls_application(at: &str, name: &'static str) -> SocketAddr {
+    let certificate = certificate(&Authority::new("apps").web(&[name])).expect("a certificate");
+    let config = serve_clients(&[Arc::new(certificate)], false).expect("a configuration");
+    let listener = TcpListener::bind(at).await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut tls = tokio_rustls::TlsAcceptor::from(config.clone()).accept(stream).await?;
+            tls.write_all(name.as_bytes()).await?;
+            tls.shutdown().await?;
+        }
+        std::io::Result::Ok(())
+    });
+    address
+}
+
+#[tokio::test]
+async fn tls_is_passed_on_by_server_name_beside_a_listener_that_ends_it() {
+    use crate::snapshot::fixture::World;
+    use serde_json::json;
+    let (one, two) = (tls_application("127.77.0.80:0", "one.example").await, tls_application("127.77.0.81:0", "two.example").await);
+    let plain = application("127.77.0.82:0", b"in plain").await;
+    let at = json!({"bound": "127.77.0.83:0"});
+    let pair = Authority::new("edge").web(&["ended.example"]);
+    let mut world = World::default();
+    world.core("Certificate/shop/edge", json!({"chain": pair.chain, "privateKey": pair.private_key.expose()}));
+    world.listener("passed", json!({"bind": at, "protocol": "Passthrough"}));
+    let ended = json!({"bind": at, "protocol": "Tls", "hostname": "ended.example", "certificates": ["Certificate/shop/edge"]});
+    world.listener("ended", ended);
+    for (name, endpoint, host, listener) in
+        [("one", one, "one.example", "passed"), ("two", two, "*.two.example", "passed"), ("plain", plain, "ended.example", "ended")]
+    {
+        world.backend(name, json!({"protocol": "Tcp"}), json!([{"address": endpoint}]));
+        let route = json!({"object": {"kind": "TLSRoute", "namespace": "shop", "name": name}, "hostnames": [host],
+            "parents": [format!("Listener/shop/public#{listener}")],
+            "rules": [{"backends": [{"backend": format!("Backend/shop/{name}#80"), "weight": 1}]}]});
+        world.route(name, 0, route);
+    }
+    let fixture = Fixture::start(world.snapshot()).await;
+    let bind = Bind::Bound("127.77.0.83:0".parse().expect("an address"));
+    let ask = async |name: &'static str| {
+        let connector = TlsConnector::from(Arc::new(client(&[], None)));
+        let tcp = fixture.connect(bind).await;
+        let mut tls = timeout(PATIENCE, connector.connect(ServerName::try_from(name).expect("a name"), tcp)).await.expect("in time")?;
+        let mut said = Vec::new();
+        if name == "ended.example" {
+            tls.shutdown().await?;
+        }
+        timeout(PATIENCE, tls.read_to_end(&mut said)).await.expect("in time")?;
+        std::io::Result::Ok(String::from_utf8_lossy(&said).to_string())
+    };
+    assert_eq!(ask("one.example").await.expect("served"), "one.example");
+    assert_eq!(ask("a.two.example").await.expect("served"), "two.example");
+    assert_eq!(ask("ended.example").await.expect("served"), "in plain");
+    assert!(ask("three.example").await.is_err(), "no route has this name");
+    let closed = fixture.closed(4).await;
+    let listeners: Vec<&str> = closed.iter().map(|closed| closed.listener.name.as_str()).collect();
+    assert_eq!(listeners, ["public#passed", "public#passed", "public#ended", "public#passed"]);
+    assert_eq!(closed[3].denial.as_ref().map(|denial| denial.reason), Some(Reason::NoRoute));
+    assert_eq!(closed[0].route.as_deref(), Some(&Key::new("TLSRoute", "shop", "one")));
+}

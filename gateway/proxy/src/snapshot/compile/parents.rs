@@ -84,7 +84,12 @@ impl Compile<'_> {
                 Parent::Listener { spec, .. } => (spec.hostname.as_ref(), false),
                 Parent::Service(_) => (None, true),
             };
-            let table = Arc::new(RouteTable::build(kept.iter().map(|(_, placed)| placed), hostname, mesh));
+            // Of another namespace than the Service: a consumer's. Its routes hold for its callers instead of the producer's (GEP-1294), and
+            // nobody else is told of them.
+            let is_consumers = |route: &Key| route.namespace != key.namespace;
+            let consumed = mesh && kept.iter().any(|(route, _)| is_consumers(route));
+            let holding = kept.iter().filter(|(route, _)| !consumed || is_consumers(route)).map(|(_, placed)| placed);
+            let table = Arc::new(RouteTable::build(holding, hostname, mesh));
             parents.insert(key.clone(), Arc::new(Attachees { routes: kept, table }));
         }
         parents

@@ -36,8 +36,19 @@ pub struct RouteTable {
     /// By what follows the `*`, dot included.
     wildcard: HashMap<Box<str>, PathTable>,
     any: Option<PathTable>,
-    /// The rule for connections without HTTP.
+    /// Rules for TLS connections, by server name (TLSRoutes).
+    tls: Names,
+    /// The rule for other connections without HTTP (TCPRoutes).
     tcp: Option<Arc<Rule>>,
+}
+
+/// Rules by host name: the more specific name wins, of equals the older route.
+#[derive(Debug, Default)]
+struct Names {
+    exact: HashMap<Box<str>, Arc<Rule>>,
+    /// By what follows the `*`, dot included.
+    wildcard: HashMap<Box<str>, Arc<Rule>>,
+    any: Option<Arc<Rule>>,
 }
 
 impl RouteTable {
@@ -45,10 +56,14 @@ impl RouteTable {
     /// ignored (GAMMA).
     pub(super) fn build<'a>(routes: impl Iterator<Item = &'a Placed>, hostname: Option<&HostPattern>, mesh: bool) -> Self {
         let mut table = Self::default();
-        let mut tcp: Vec<&Placed> = Vec::new();
+        let (mut tcp, mut tls): (Vec<&Placed>, Vec<&Placed>) = (Vec::new(), Vec::new());
         for placed in routes {
-            if placed.matches.kind == TargetKind::TCPRoute {
-                tcp.push(placed);
+            match placed.matches.kind {
+                TargetKind::TCPRoute => tcp.push(placed),
+                TargetKind::TLSRoute => tls.push(placed),
+                _ => {}
+            }
+            if matches!(placed.matches.kind, TargetKind::TCPRoute | TargetKind::TLSRoute) {
                 continue;
             }
             for host in hosts(&placed.matches.hostnames, hostname, mesh) {
@@ -61,34 +76,39 @@ impl RouteTable {
             }
         }
         table.exact.values_mut().chain(table.wildcard.values_mut()).chain(&mut table.any).for_each(PathTable::sort);
-        let oldest = tcp.into_iter().min_by(|a, b| (a.created, &a.matches.name).cmp(&(b.created, &b.matches.name)));
-        table.tcp = oldest.and_then(|placed| placed.rules.first().cloned());
+        let age = |placed: &&Placed| (placed.created, placed.matches.name.clone());
+        table.tcp = tcp.into_iter().min_by_key(age).and_then(|placed| placed.rules.first().cloned());
+        tls.sort_by_key(age);
+        for placed in tls {
+            let Some(rule) = placed.rules.first() else { continue };
+            hosts(&placed.matches.hostnames, hostname, mesh).into_iter().for_each(|host| table.tls.insert(host, rule));
+        }
         table
     }
 
     /// The rule of highest precedence that matches. A connection without HTTP, and any request where only TCPRoutes are attached, gets
     /// the TCP rule.
     pub fn find(&self, exchange: &Exchange<'_>) -> Option<Matched> {
-        let tcp = || self.tcp().map(|rule| Matched { rule, prefix: None });
-        let Some(http) = &exchange.http else { return tcp() };
+        let Some(http) = &exchange.http else { return self.opaque(None) };
         if self.has_http() {
             let exact = self.exact.get(http.host).into_iter();
             let dots = http.host.match_indices('.').map(|(at, _)| at).filter(|at| *at > 0 && !self.wildcard.is_empty());
             let wildcard = dots.filter_map(|at| self.wildcard.get(&http.host[at..]));
             exact.chain(wildcard).chain(&self.any).find_map(|paths| paths.find(http))
         } else {
-            tcp()
+            self.opaque(None)
         }
     }
 
-    /// The rule for a connection without HTTP: the oldest TCPRoute's.
-    pub fn tcp(&self) -> Option<Arc<Rule>> {
-        self.tcp.clone()
+    /// The rule for a connection without HTTP: by its server name, if it is TLS; else the oldest TCPRoute's.
+    pub fn opaque(&self, server_name: Option<&str>) -> Option<Matched> {
+        let rule = self.tls.find(server_name).or_else(|| self.tcp.clone())?;
+        Some(Matched { rule, prefix: None })
     }
 
     /// Whether no route is attached.
     pub fn is_empty(&self) -> bool {
-        !self.has_http() && self.tcp.is_none()
+        !self.has_http() && self.tcp.is_none() && self.tls.is_empty()
     }
 
     fn has_http(&self) -> bool {
@@ -103,6 +123,32 @@ impl RouteTable {
                 None => self.exact.entry(host.as_str().into()).or_default(),
             },
         }
+    }
+}
+
+impl Names {
+    fn insert(&mut self, host: Option<HostPattern>, rule: &Arc<Rule>) {
+        let Some(host) = host else {
+            self.any.get_or_insert_with(|| rule.clone());
+            return;
+        };
+        let (table, name) = match host.suffix() {
+            Some(suffix) => (&mut self.wildcard, suffix),
+            None => (&mut self.exact, host.as_str()),
+        };
+        table.entry(name.into()).or_insert_with(|| rule.clone());
+    }
+
+    fn find(&self, name: Option<&str>) -> Option<Arc<Rule>> {
+        let named = name.and_then(|name| {
+            let mut suffixes = name.match_indices('.').map(|(at, _)| at).filter(|at| *at > 0);
+            self.exact.get(name).or_else(|| suffixes.find_map(|at| self.wildcard.get(&name[at..])))
+        });
+        named.or(self.any.as_ref()).cloned()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.wildcard.is_empty() && self.any.is_none()
     }
 }
 

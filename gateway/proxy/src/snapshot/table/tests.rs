@@ -231,9 +231,59 @@ fn connections_without_http_get_the_oldest_tcp_route() {
     world.route("young", 9, tcp("young")).route("old", 1, tcp("old"));
     let snapshot = world.snapshot();
     let table = &snapshot.listeners.values().next().expect("one").routes;
-    assert_eq!(table.tcp().expect("a rule").route.name, "old");
+    assert_eq!(table.opaque(None).expect("a rule").rule.route.name, "old");
     let facts = Facts::get("h/");
     let opaque = selvage_policy::Exchange { http: None, ..facts.exchange() };
     assert_eq!(table.find(&opaque).expect("a rule").rule.route.name, "old");
     assert!(!table.is_empty());
+}
+
+#[test]
+fn tls_is_routed_by_server_name_and_the_rest_by_tcproute() {
+    let mut world = World::default();
+    world.listener("http", json!({"protocol": "Passthrough"}));
+    let tls = |hosts: &[&str]| json!({"object": {"kind": "TLSRoute", "namespace": "shop", "name": hosts[0]}, "hostnames": hosts});
+    world.route("exact", 2, tls(&["a.example"]));
+    world.route("wide", 1, tls(&["*.example"]));
+    world.route("wider", 0, tls(&["*.b.example"]));
+    let mut younger = tls(&["a.example"]);
+    younger["object"]["name"] = json!("younger");
+    world.route("younger", 3, younger);
+    let tcp = json!({"object": {"kind": "TCPRoute", "namespace": "shop", "name": "tcp"}});
+    let taken = |world: &World, name: Option<&str>| {
+        let table = world.snapshot().listeners.values().next().expect("one").routes.clone();
+        table.opaque(name).map_or_else(|| "-".into(), |matched| matched.rule.route.name.clone())
+    };
+    for (name, wanted, with_tcp) in [
+        (Some("a.example"), "a.example", "a.example"),
+        (Some("x.b.example"), "*.b.example", "*.b.example"),
+        (Some("c.example"), "*.example", "*.example"),
+        (Some("example"), "-", "tcp"),
+        (None, "-", "tcp"),
+    ] {
+        assert_eq!(taken(&world, name), wanted, "{name:?}");
+        let mut both = world.clone();
+        both.route("tcp", 0, tcp.clone());
+        assert_eq!(taken(&both, name), with_tcp, "{name:?} with a TCPRoute");
+    }
+}
+
+#[test]
+fn a_consumers_routes_hold_instead_of_the_producers() {
+    let mut world = World::default();
+    world.backend("orders", json!({}), json!([]));
+    let at = |namespace: &str, path: &str| {
+        json!({"object": {"kind": "HTTPRoute", "namespace": namespace, "name": namespace}, "parents": ["Backend/shop/orders#80"],
+            "rules": [{"matches": [{"path": {"prefix": path}}], "backends": [{"backend": "Backend/shop/orders#80", "weight": 1}]}]})
+    };
+    world.route("producer", 0, at("shop", "/"));
+    let taken = |world: &World, url: &str| {
+        let routes = world.snapshot().destinations[&"Backend/shop/orders#80".parse().expect("a key")].routes.clone();
+        routes.find(&Facts::get(url).exchange()).map_or_else(|| "-".into(), |matched| matched.rule.route.namespace.clone())
+    };
+    assert_eq!(taken(&world, "h/any"), "shop");
+    let mut consumed = world.clone();
+    consumed.core("Route/other/HTTPRoute.consumer", at("other", "/mine"));
+    assert_eq!(taken(&consumed, "h/mine"), "other");
+    assert_eq!(taken(&consumed, "h/any"), "-", "the producer's rules are not behind it");
 }
