@@ -13,6 +13,7 @@ mod tests;
 
 pub use keep::{KeepError, open};
 
+use arc_swap::ArcSwap;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
@@ -70,10 +71,24 @@ pub struct Kept {
     pub trusted: Vec<String>,
 }
 
-/// An authority ready to sign.
+/// An authority ready to sign. What it signs with may be replaced while it serves.
 pub struct Authority {
+    ready: ArcSwap<Ready>,
+}
+
+struct Ready {
     kept: Kept,
     issuer: Issuer<'static, KeyPair>,
+}
+
+impl TryFrom<Kept> for Ready {
+    type Error = CaError;
+
+    fn try_from(kept: Kept) -> Result<Self, CaError> {
+        let key = KeyPair::from_pem(kept.issuer_key.expose()).map_err(own("issuer key"))?;
+        let issuer = Issuer::from_ca_cert_pem(&kept.issuer, key).map_err(own("issuer certificate"))?;
+        Ok(Self { kept, issuer })
+    }
 }
 
 impl std::fmt::Debug for Authority {
@@ -125,28 +140,53 @@ impl Kept {
 impl Authority {
     /// Takes up what was kept.
     pub fn new(kept: Kept) -> Result<Self, CaError> {
-        let key = KeyPair::from_pem(kept.issuer_key.expose()).map_err(own("issuer key"))?;
-        let issuer = Issuer::from_ca_cert_pem(&kept.issuer, key).map_err(own("issuer certificate"))?;
-        Ok(Self { kept, issuer })
+        Ok(Self { ready: ArcSwap::from_pointee(kept.try_into()?) })
+    }
+
+    /// Signs with this from now on; what cannot be used changes nothing.
+    pub fn replace(&self, kept: Kept) -> Result<(), CaError> {
+        self.ready.store(std::sync::Arc::new(kept.try_into()?));
+        Ok(())
+    }
+
+    /// What has to be kept of it.
+    pub fn kept(&self) -> Kept {
+        self.ready.load().kept.clone()
     }
 
     /// Every trusted root, PEM, the present one first.
     pub fn roots(&self) -> Vec<String> {
-        std::iter::once(&self.kept.root).chain(&self.kept.trusted).cloned().collect()
+        let ready = self.ready.load();
+        std::iter::once(&ready.kept.root).chain(&ready.kept.trusted).cloned().collect()
     }
 
     /// Issues a leaf for the public key of `csr` (PEM): the chain, leaf first. `uid` (of the pod) stands in the subject's serial number, for our own eyes.
     pub fn sign(&self, csr: &str, identity: &SpiffeId, uid: &str, now: SystemTime) -> Result<String, CaError> {
         let request = CertificateSigningRequestParams::from_pem(csr).map_err(|error| CaError::Request(error.to_string()))?;
-        let leaf = leaf_params(identity, uid, now)?.signed_by(&request.public_key, &self.issuer);
-        Ok(format!("{}{}", leaf.map_err(own("issuer key"))?.pem(), self.kept.issuer))
+        let ready = self.ready.load();
+        let leaf = leaf_params(identity, uid, now)?.signed_by(&request.public_key, &ready.issuer);
+        Ok(format!("{}{}", leaf.map_err(own("issuer key"))?.pem(), ready.kept.issuer))
     }
 
     /// Makes a key and a leaf in one: for the controller's own server, and for rendered files.
     pub fn issue(&self, identity: &SpiffeId, uid: &str, now: SystemTime) -> Result<CertificateSpec, CaError> {
+        self.issue_with(leaf_params(identity, uid, now)?)
+    }
+
+    /// Makes a key and a leaf for a server that is known by `name` and is no workload: the webhooks that the API server calls.
+    pub fn issue_server(&self, name: &str, now: SystemTime) -> Result<CertificateSpec, CaError> {
+        let san = |error: rcgen::Error| CaError::Request(format!("{name} does not fit a certificate: {error}"));
+        let mut params = any_leaf_params(now);
+        params.subject_alt_names = vec![SanType::DnsName(name.to_string().try_into().map_err(san)?)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue_with(params)
+    }
+
+    fn issue_with(&self, params: CertificateParams) -> Result<CertificateSpec, CaError> {
         let key = key("leaf key")?;
-        let leaf = leaf_params(identity, uid, now)?.signed_by(&key, &self.issuer).map_err(own("issuer key"))?;
-        Ok(CertificateSpec { chain: format!("{}{}", leaf.pem(), self.kept.issuer), private_key: Secret::new(key.serialize_pem()) })
+        let ready = self.ready.load();
+        let leaf = params.signed_by(&key, &ready.issuer).map_err(own("issuer key"))?;
+        Ok(CertificateSpec { chain: format!("{}{}", leaf.pem(), ready.kept.issuer), private_key: Secret::new(key.serialize_pem()) })
     }
 }
 
@@ -176,18 +216,24 @@ fn authority_params(name: &str, now: SystemTime, life: Duration, below: u8) -> C
 
 fn leaf_params(identity: &SpiffeId, uid: &str, now: SystemTime) -> Result<CertificateParams, CaError> {
     let san = |error: rcgen::Error| CaError::Request(format!("{identity} does not fit a certificate: {error}"));
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
+    let mut params = any_leaf_params(now);
     params.distinguished_name.push(DnType::CustomDnType(SERIAL_NUMBER.to_vec()), uid);
     params.subject_alt_names =
         vec![SanType::URI(identity.to_string().try_into().map_err(san)?), SanType::DnsName(identity.dns_name().try_into().map_err(san)?)];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(params)
+}
+
+/// What every leaf has.
+fn any_leaf_params(now: SystemTime) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     params.not_before = (now - SKEW).into();
     params.not_after = (now + LEAF_LIFE).into();
-    Ok(params)
+    params
 }
 
 /// The attribute type serialNumber of a name (X.520 section 6.2.9).

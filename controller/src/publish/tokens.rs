@@ -39,6 +39,6 @@ impl Authenticate for Tokens {
     async fn authenticate(&self, token: &str, peer: SocketAddr) -> Result<Node, Unauthenticated> {
         let hash: [u8; 32] = Sha256::digest(token).into();
         let node = self.nodes.lock().get(&hash).cloned();
-        node.ok_or_else(|| Unauthenticated(format!("the token that {peer} sent was not given out here, or has ended")))
+        node.ok_or_else(|| Unauthenticated::Refused(format!("the token that {peer} sent was not given out here, or has ended")))
     }
 }

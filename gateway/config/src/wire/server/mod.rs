@@ -34,9 +34,15 @@ pub struct Node {
 }
 
 /// A client that did not prove who it is. The text is logged here and not sent to it.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct Unauthenticated(pub String);
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    /// What it sent proves nothing.
+    #[error("{0}")]
+    Refused(String),
+    /// Whether it is who it says cannot be told yet: it is to come back soon.
+    #[error("{0}")]
+    NotYet(String),
+}
 
 /// Finds out who a client is.
 #[async_trait]

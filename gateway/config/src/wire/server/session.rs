@@ -1,7 +1,7 @@
 //! One client's stream, from its first message to its end.
 
 use super::difference::Difference;
-use super::{Connected, Limits, Node, Question, Shared, View};
+use super::{Connected, Limits, Node, Question, Shared, Unauthenticated, View};
 use crate::resource::kind::holds_secrets;
 use crate::wire::{
     Ack, Explain, Explained, Found, Goaway, Hello, NotFound, PROTOCOL, Refused, Sign, Signed, Subject, ToClient, ToServer, Want,
@@ -51,9 +51,15 @@ async fn authenticate(shared: &Shared, request: &Request<Streaming<ToServer>>) -
         tracing::warn!(%peer, "a client without a token was refused");
         return Err(Status::unauthenticated("a bearer token is needed"));
     };
-    shared.authenticate.authenticate(token, peer).await.map_err(|error| {
-        tracing::warn!(%peer, %error, "a client's token was refused");
-        Status::unauthenticated("the token is not valid here")
+    shared.authenticate.authenticate(token, peer).await.map_err(|error| match error {
+        Unauthenticated::Refused(_) => {
+            tracing::warn!(%peer, %error, "a client's token was refused");
+            Status::unauthenticated("the token is not valid here")
+        }
+        Unauthenticated::NotYet(_) => {
+            tracing::info!(%peer, %error, "a client's token cannot be judged yet: it is to come back");
+            Status::unavailable("the token cannot be judged yet: come back soon")
+        }
     })
 }
 

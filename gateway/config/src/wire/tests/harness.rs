@@ -47,7 +47,7 @@ impl Authenticate for Tokens {
         assert!(peer.ip().is_loopback());
         match token.strip_prefix("token-") {
             Some(uid) => Ok(Node { uid: uid.into(), name: format!("shop/{uid}") }),
-            None => Err(Unauthenticated("unknown token".into())),
+            None => Err(Unauthenticated::Refused("unknown token".into())),
         }
     }
 }
