@@ -6,8 +6,10 @@
 
 pub mod admission;
 pub mod ca;
+pub mod cluster;
 pub mod crds;
 pub mod gateway_api;
 pub mod publish;
+pub mod run;
 pub mod translate;
 pub mod world;
