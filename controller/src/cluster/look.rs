@@ -37,7 +37,7 @@ impl Look {
         Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
-            .route("/status", get(|State(look): State<Look>| async move { axum::Json(look.state()) }))
+            .route("/state", get(|State(look): State<Look>| async move { axum::Json(look.state()) }))
             .with_state(self.clone())
     }
 

@@ -4,28 +4,39 @@
 //! know. `lastTransitionTime` changes only where a condition's status does.
 
 use super::kinds::StatusForm;
+use super::statuses::Said;
 use crate::translate::CONTROLLER;
-use crate::translate::status::{Condition, Reference, Status};
+use crate::translate::status::{Condition, ParentStatus, Status};
 use serde_json::{Map, Value, json};
 
 /// Types of conditions that are ours on objects whose status is ours as a whole: one that is not said any more is taken away.
 const OURS: [&str; 8] =
     ["Accepted", "Programmed", "ResolvedRefs", "Conflicted", "Enforced", "PartiallyInvalid", "OverlappingTLSConfig", "SupportedVersion"];
-/// Gateway API allows no more entries in `status.parents` and `status.ancestors`.
-const MOST_PARENTS: usize = 32;
-const MOST_ANCESTORS: usize = 16;
+/// A list of a status that several controllers have entries in.
+struct Entries {
+    member: &'static str,
+    reference: &'static str,
+    /// Gateway API allows no more.
+    most: usize,
+}
+
+const PARENTS: Entries = Entries { member: "parents", reference: "parentRef", most: 32 };
+const ANCESTORS: Entries = Entries { member: "ancestors", reference: "ancestorRef", most: 16 };
 /// Longer messages are cut: the API server refuses them.
 const MOST_MESSAGE: usize = 32_768;
 
 /// The members of `status` that have to be written, each whole; `None` if nothing has. `said` is `None` where nothing is ours to say (any
 /// more): our entries go.
-pub fn change(form: StatusForm, said: Option<&Status>, present: &Value, now: &str) -> Option<Map<String, Value>> {
+pub fn change(form: StatusForm, said: Option<&Said>, present: &Value, now: &str) -> Option<Map<String, Value>> {
     let mut wanted = Map::new();
     match (form, said) {
         (StatusForm::None, _) | (StatusForm::Whole, None) => {}
-        (StatusForm::Whole, Some(said)) => whole(said, present, now, &mut wanted),
-        (StatusForm::Parents, said) => entries("parents", "parentRef", MOST_PARENTS, said, present, now, &mut wanted),
-        (StatusForm::Ancestors, said) => entries("ancestors", "ancestorRef", MOST_ANCESTORS, said, present, now, &mut wanted),
+        (StatusForm::Whole, Some(said)) => {
+            whole(&said.status, present, now, &mut wanted);
+            wanted.extend(said.addresses.iter().map(|addresses| ("addresses".to_string(), Value::Array(addresses.clone()))));
+        }
+        (StatusForm::Parents, said) => wanted.extend(entries(&PARENTS, said.map(|said| &said.status), present, now)),
+        (StatusForm::Ancestors, said) => wanted.extend(entries(&ANCESTORS, said.map(|said| &said.status), present, now)),
     }
     wanted.retain(|member, value| present.get(member.as_str()).unwrap_or(&Value::Null) != value);
     (!wanted.is_empty()).then_some(wanted)
@@ -54,37 +65,36 @@ fn whole(said: &Status, present: &Value, now: &str, wanted: &mut Map<String, Val
     }
 }
 
-/// Replaces our entries of a list, in the place where they were, and leaves the others.
-fn entries(member: &str, reference: &str, most: usize, said: Option<&Status>, present: &Value, now: &str, wanted: &mut Map<String, Value>) {
-    let empty = Vec::new();
-    let before = present.get(member).and_then(Value::as_array).unwrap_or(&empty);
-    let is_ours = |one: &Value| one.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER);
+/// Replaces our entries of a list, and leaves the others, first and in their order.
+fn entries(of: &Entries, said: Option<&Status>, present: &Value, now: &str) -> Option<(String, Value)> {
+    let before = present.get(of.member).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let is_ours = |one: &&Value| one.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER);
+    let ours: Vec<&Value> = before.iter().filter(is_ours).collect();
     let mut list: Vec<Value> = before.iter().filter(|one| !is_ours(one)).cloned().collect();
-    let generation = said.map_or(0, |said| said.observed_generation);
-    let room = most.saturating_sub(list.len());
-    // What is said of the object itself (its spec cannot be read at all) has no place in these kinds: it is said at each entry there was.
-    let whole = said.filter(|said| said.parents.is_empty() && !said.conditions.is_empty());
-    for one in whole.iter().flat_map(|_| before.iter().filter(|one| is_ours(one))).take(room) {
-        let mut entry = one.clone();
-        let said = whole.map(|said| said.conditions.as_slice()).unwrap_or_default();
-        entry["conditions"] = conditions(said, generation, one.get("conditions"), Foreign::Dropped, now);
-        list.push(entry);
+    let Some(said) = said else { return (!ours.is_empty()).then(|| (of.member.into(), Value::Array(list))) };
+    let written = |earlier: Option<&Value>, to: Value, said: &[Condition], generation: i64| {
+        let earlier = earlier.and_then(|one| one.get("conditions"));
+        json!({ of.reference: to, "controllerName": CONTROLLER, "conditions": conditions(said, generation, earlier, Foreign::Dropped, now) })
+    };
+    let generation = said.observed_generation;
+    let new: Vec<Value> = if said.parents.is_empty() && !said.conditions.is_empty() {
+        // The spec cannot be read at all, and these kinds have no conditions of their own: it is said at each entry that there was.
+        ours.iter().map(|one| written(Some(one), one[of.reference].clone(), &said.conditions, generation)).collect()
+    } else {
+        let entry = |one: &ParentStatus| {
+            let to = serde_json::to_value(&one.reference).unwrap_or_default();
+            let earlier = ours.iter().find(|other| same_reference(&other[of.reference], &to)).copied();
+            written(earlier, to, &one.conditions, generation)
+        };
+        said.parents.iter().map(entry).collect()
+    };
+    // An object that has no entry of ours and is to have none is left alone.
+    if ours.is_empty() && new.is_empty() {
+        return None;
     }
-    for one in said.iter().flat_map(|said| &said.parents).take(room) {
-        let to = reference_of(&one.reference);
-        let same = |other: &&Value| is_ours(other) && other.get(reference).is_some_and(|written| same_reference(written, &to));
-        let earlier = before.iter().find(same);
-        let conditions = conditions(&one.conditions, generation, earlier.and_then(|one| one.get("conditions")), Foreign::Dropped, now);
-        list.push(json!({ reference: to, "controllerName": CONTROLLER, "conditions": conditions }));
-    }
-    // An object that has no entry of ours and is to have none is left alone, whatever order its entries are in.
-    if before.iter().any(is_ours) || said.is_some_and(|said| !said.parents.is_empty()) {
-        wanted.insert(member.into(), Value::Array(list));
-    }
-}
-
-fn reference_of(reference: &Reference) -> Value {
-    serde_json::to_value(reference).unwrap_or_default()
+    let room = of.most.saturating_sub(list.len());
+    list.extend(new.into_iter().take(room));
+    Some((of.member.into(), Value::Array(list)))
 }
 
 /// Whether two references are one. Fields that are left out and fields that are empty say the same.

@@ -33,8 +33,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// After a round in which something failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
+/// What is to be said of one object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    /// Conditions and the like.
+    pub status: Status,
+    /// `status.addresses`: of Gateways.
+    pub addresses: Option<Vec<Value>>,
+}
+
 /// What is to be said of each object.
-pub type Statuses = Arc<BTreeMap<Key, Status>>;
+pub type Statuses = Arc<BTreeMap<Key, Said>>;
 
 /// Writes.
 pub struct Writer {
@@ -104,7 +113,7 @@ impl Writer {
     }
 
     /// Writes everything that differs.
-    pub async fn round(&mut self, statuses: &BTreeMap<Key, Status>) -> Round {
+    pub async fn round(&mut self, statuses: &BTreeMap<Key, Said>) -> Round {
         // Also objects of which nothing is to be said any more and that have an entry of ours.
         let left = self.present.keys(|key, standing| !statuses.contains_key(key) && mentions_us(&standing.status));
         let keys: Vec<Key> = statuses.keys().chain(&left).cloned().collect();
@@ -129,7 +138,7 @@ impl Writer {
         round
     }
 
-    async fn one(&self, key: &Key, said: Option<&Status>) -> One {
+    async fn one(&self, key: &Key, said: Option<&Said>) -> One {
         let Some(kind) = kinds::of(&key.kind).filter(|kind| kind.status != StatusForm::None) else { return One::Same };
         // Not there any more, or not yet as far as the watch knows.
         let Some(mut standing) = self.present.standing(key) else { return One::Same };

@@ -7,14 +7,14 @@
 
 use super::known::{Effect, Known, NotYet};
 use super::metrics::Metrics;
-use super::statuses::Statuses;
+use super::statuses::{Said, Statuses};
 use super::watch::{EVENTS, Event};
 use crate::publish::{Publication, Publisher, Share};
-use crate::translate::{Inputs, Translation, translate};
+use crate::translate::{Inputs, Status, Translation, translate};
 use crate::world::World;
 use selvage_config::VersionKey;
 use selvage_policy::TrustDomain;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -29,7 +29,7 @@ const DELIVERIES: Duration = Duration::from_millis(500);
 /// A World and what it came to.
 pub struct Seen {
     /// The World.
-    pub world: World,
+    pub world: Arc<World>,
     /// What it came to.
     pub translation: Translation,
 }
@@ -174,7 +174,7 @@ impl Turn {
             return;
         }
         let begun = Instant::now();
-        let world = self.known.world.clone();
+        let world = Arc::new(self.known.world.clone());
         let (roots, version_key) = (self.roots.borrow_and_update().clone(), self.version_key.clone());
         // Beside the tasks that serve: at thousands of objects this takes a while.
         let translated = tokio::task::spawn_blocking(move || {
@@ -204,7 +204,8 @@ impl Turn {
     /// What is to be said of each object, now that so much of it is in force.
     fn judge(&self) {
         let Some(seen) = self.outlook.seen.borrow().clone() else { return };
-        let statuses = seen.translation.statuses.clone();
+        let said = |status: &Status| Said { status: status.clone(), addresses: None };
+        let statuses: BTreeMap<_, _> = seen.translation.statuses.iter().map(|(key, status)| (key.clone(), said(status))).collect();
         self.outlook.statuses.send_if_modified(|present| {
             let changed = present.as_deref() != Some(&statuses);
             *present = Some(Arc::new(statuses));
