@@ -1,0 +1,54 @@
+//! Whether an object of ours may be written: the checks of a directory, asked for one object.
+
+use super::review::{Answer, Operation, Request};
+use crate::admission;
+use crate::settings::Settings;
+use crate::world::{self, Fault, MESH_CONFIG, Parsed, World};
+use selvage_policy::Key;
+use selvage_policy::mesh::MeshConfigSpec;
+use serde_json::Value;
+
+/// Answers for one object.
+pub fn validate(request: &Request, world: &World, settings: &Settings) -> Answer {
+    let writes = matches!(request.operation, Operation::Create | Operation::Update);
+    let whole = request.sub_resource.as_deref().unwrap_or_default().is_empty();
+    // What goes, and what is not edited, may always: an object that became invalid must not be stuck.
+    let ending = request.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
+    let edited = request.object.get("spec") != request.old_object.get("spec");
+    if !writes || !whole || ending || (request.operation == Operation::Update && !edited) {
+        return Answer::allowed();
+    }
+    match world::parse(request.object.clone()) {
+        Err(malformed) => Answer::refused(malformed.faults),
+        Ok((key, Parsed::Policy(policy))) => {
+            if let Err(faults) = &policy.spec.spec {
+                return Answer::refused(faults.clone());
+            }
+            let judgement = admission::judge(world, &key, &policy);
+            let warn = |fault: &Fault| format!("{fault} (yet): until it does, the targets of this policy refuse");
+            let warnings = judgement.unresolved.iter().map(warn).collect();
+            Answer { faults: judgement.faults, warnings, ..Answer::default() }
+        }
+        Ok((key, Parsed::MeshConfig(config))) => {
+            let faults = admission::of_mesh(&key, &config.spec).into_iter();
+            Answer::refused(faults.chain(trust_domain(&key, &config.spec, &request.old_object, world, settings)).collect())
+        }
+        Ok(_) => Answer::allowed(),
+    }
+}
+
+/// The trust domain cannot be changed: every certificate has it. So neither by an edit, nor by making the object that holds anew.
+fn trust_domain(key: &Key, spec: &MeshConfigSpec, old: &Value, world: &World, settings: &Settings) -> Option<Fault> {
+    let before = match old.get("spec").map(MeshConfigSpec::parse) {
+        Some(Ok(old)) => old.trust_domain,
+        _ if key.name == MESH_CONFIG => settings.trust_domain_in_force(world).clone(),
+        _ => return None,
+    };
+    (spec.trust_domain != before).then(|| {
+        let problem = format!(
+            "`{}` is not `{before}`, which every certificate has: it cannot be changed; for another, install anew with the chart's value trustDomain",
+            spec.trust_domain
+        );
+        Fault::of(key, "spec.trustDomain", problem)
+    })
+}
