@@ -3,7 +3,7 @@
 #   make run     build, and run the bookshop behind Selvage
 #   make check   the quick loop: format, lints, unit and loopback tests
 #   make test    everything (this is what CI runs)
-#   make gen     write again what is generated from the code: docs/reference
+#   make gen     write again what is generated from the code: docs/reference, CRDs of the chart
 #   make clean   remove everything that was built
 #
 # Whatever is built lies outside the tree, and one profile serves lints, tests and programs, so that nothing is built twice.
@@ -37,7 +37,7 @@ test: tools
 	.ci/parts fmt clippy build unit suites
 
 gen: tools
-	SELVAGE_WRITE=1 cargo test $(CARGO_FLAGS) --test reference
+	SELVAGE_WRITE=1 cargo test $(CARGO_FLAGS) --test reference --test chart
 
 clean:
 	rm -rf $(CARGO_TARGET_DIR)
