@@ -8,7 +8,7 @@ use crate::ca::{Authority, Kept};
 use crate::cluster::authority::{self, Keeper};
 use crate::cluster::kinds::WATCHED;
 use crate::cluster::known::Known;
-use crate::cluster::lease::{Candidate, Tenure};
+use crate::cluster::lease::{Candidate, TIMES, Tenure};
 use crate::cluster::look::{self, Look};
 use crate::cluster::metrics::Metrics;
 use crate::cluster::mesh_config;
@@ -16,8 +16,12 @@ use crate::cluster::roots::Roots;
 use crate::cluster::statuses::Writer;
 use crate::cluster::tokens::PodTokens;
 use crate::cluster::turn::{self, Outlook, Turn};
+use crate::cluster::provisioning::Provisioner;
 use crate::cluster::watch;
+use crate::cluster::webhooks::{Latest, keep_bundles};
 use crate::publish::{Publisher, ServerCertificate};
+use crate::settings::Settings;
+use crate::webhook::{self, Serving, keep_current};
 use crate::world::PLATFORM_NAMESPACE;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -27,8 +31,9 @@ use selvage_config::VersionKey;
 use selvage_config::wire::server::{Limits, Server};
 use selvage_policy::TrustDomain;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -51,16 +56,15 @@ pub struct Options {
     /// Where /metrics is answered, for Prometheus.
     #[arg(long, env = "SELVAGE_METRICS", value_name = "ADDRESS", default_value = "0.0.0.0:15420")]
     pub metrics: SocketAddr,
+    /// Where the API server asks before it stores an object (webhooks).
+    #[arg(long, env = "SELVAGE_WEBHOOKS", value_name = "ADDRESS", default_value = "0.0.0.0:15417")]
+    pub webhooks: SocketAddr,
+    /// What the platform team says about the proxies that are made: `settings.json` of the chart.
+    #[arg(long, env = "SELVAGE_SETTINGS", value_name = "FILE")]
+    pub settings: PathBuf,
     /// The name of this replica, which no other has: its pod's. Default: the host's name.
-    #[arg(long, env = "SELVAGE_POD", value_name = "NAME")]
+    #[arg(long, env = "SELVAGE_POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
-    /// The trust domain that the MeshConfig `default` is made with, where there is none yet. Later on the MeshConfig holds.
-    #[arg(long, env = "SELVAGE_TRUST_DOMAIN", value_name = "NAME", default_value = "cluster.local", value_parser = trust_domain)]
-    pub trust_domain: TrustDomain,
-}
-
-fn trust_domain(text: &str) -> Result<TrustDomain, String> {
-    TrustDomain::try_from(text.to_string()).map_err(|error| error.to_string())
 }
 
 impl Options {
@@ -74,10 +78,12 @@ impl Options {
 
 /// Runs until `stop`. What fails is tried again; only what cannot begin at all is an error.
 pub async fn run(options: &Options, client: Client, stop: CancellationToken) -> Result<()> {
+    let settings = Settings::read(&options.settings)?;
     let metrics = Arc::new(Metrics::new().context("metrics cannot be registered")?);
-    let (health, figures, wire) = (bind(options.health).await?, bind(options.metrics).await?, bind(options.wire).await?);
+    let (health, figures) = (bind(options.health).await?, bind(options.metrics).await?);
+    let (wire, webhooks) = (bind(options.wire).await?, bind(options.webhooks).await?);
     let identity = options.identity();
-    let (candidate, tenure) = Candidate::new(client.clone(), PLATFORM_NAMESPACE, identity.clone(), metrics.clone());
+    let (candidate, tenure) = Candidate::new(client.clone(), PLATFORM_NAMESPACE, identity.clone(), TIMES, metrics.clone());
     let outlook = Outlook::default();
     let look =
         Look { identity, metrics: metrics.clone(), outlook: outlook.clone(), tenure: tenure.clone(), wire: Arc::new(RwLock::new(None)) };
@@ -95,8 +101,8 @@ pub async fn run(options: &Options, client: Client, stop: CancellationToken) -> 
             ending.run_until_cancelled(watching).await;
         });
     }
-    parts.spawn(mesh_config::keep(client.clone(), options.trust_domain.clone(), tenure.clone(), ending.clone()));
-    let cluster = Cluster { client, metrics, tenure, outlook, look, wire };
+    parts.spawn(mesh_config::keep(client.clone(), settings.trust_domain.clone(), tenure.clone(), ending.clone()));
+    let cluster = Cluster { client, settings, metrics, tenure, outlook, look, wire, webhooks };
     let begin = ending.clone();
     parts.spawn(async move {
         if let Err(error) = cluster.serve(events, begin).await {
@@ -133,11 +139,13 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
 /// What every part has in hand.
 struct Cluster {
     client: Client,
+    settings: Settings,
     metrics: Arc<Metrics>,
     tenure: Tenure,
     outlook: Outlook,
     look: Look,
     wire: TcpListener,
+    webhooks: TcpListener,
 }
 
 impl Cluster {
@@ -166,6 +174,9 @@ impl Cluster {
             metrics: self.metrics.clone(),
         };
         tasks.spawn(bundles.run(stop.clone()));
+        tasks.spawn(keep_bundles(self.client.clone(), roots.subscribe(), self.tenure.clone(), stop.clone()));
+        let provisioner = Provisioner::new(self.client.clone(), self.settings.clone(), self.tenure.clone(), self.metrics.clone());
+        tasks.spawn(provisioner.run(self.outlook.seen.subscribe(), stop.clone()));
         let turn = Turn {
             known,
             events,
@@ -187,7 +198,11 @@ impl Cluster {
             metrics: self.metrics.clone(),
         };
         tasks.spawn(keeper.run(stop.clone()));
-        tasks.spawn(certificate.clone().keep(authority, stop.clone()));
+        tasks.spawn(certificate.clone().keep(authority.clone(), stop.clone()));
+        let serving = Arc::new(Serving::default());
+        serving.renew(&authority, SystemTime::now()).context("webhooks get no certificate")?;
+        let webhooks_tls = serving.clone().tls().context("webhooks cannot be served")?;
+        tasks.spawn(keep_current(serving, authority, stop.clone()));
         // A proxy that came before the first publication would be sent away; it may as well wait to be accepted.
         let mut seen = self.outlook.seen.subscribe();
         let published = stop.run_until_cancelled(seen.wait_for(Option::is_some)).await.is_some_and(|seen| seen.is_ok());
@@ -195,6 +210,8 @@ impl Cluster {
             tasks.shutdown().await;
             return Ok(());
         }
+        let webhooks = webhook::router(Arc::new(Latest(self.outlook.seen.subscribe())), self.settings);
+        tasks.spawn(webhook::serve(self.webhooks, Arc::new(webhooks_tls), webhooks, stop.clone()));
         *self.look.wire.write() = Some(server.clone());
         tracing::info!(address = ?self.wire.local_addr().ok(), "proxies are served");
         let served = server.serve(self.wire, certificate.tls()).await.context("the wire is not served any more");

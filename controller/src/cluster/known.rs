@@ -8,6 +8,7 @@ use super::kinds::{Kind, StatusForm, WATCHED};
 use super::pods::Pods;
 use super::present::Present;
 use super::watch::{Change, Event};
+use crate::provision::GATEWAY_LABEL;
 use crate::world::{MESH_CONFIG, Name, World};
 use selvage_policy::Key;
 use selvage_policy::TrustDomain;
@@ -44,6 +45,8 @@ pub struct Known {
     pub present: Arc<Present>,
     /// Who each Pod is.
     pub pods: Arc<Pods>,
+    /// Services of Gateways, whole: their addresses are in their status.
+    pub gateway_services: BTreeMap<Name, Arc<Value>>,
     /// Of what counts of each object, by kind: the hash tells an echo from a change.
     seen: BTreeMap<&'static str, BTreeMap<Name, u64>>,
     /// Kinds whose first list has come, or that are not there.
@@ -83,6 +86,14 @@ impl Known {
             self.pods.insert(name.clone(), &value);
         }
         reduce(kind, &mut value);
+        if kind.kind == "Service" {
+            let of_gateway = value.pointer("/metadata/labels").is_some_and(|labels| labels.get(GATEWAY_LABEL).is_some());
+            if of_gateway {
+                self.gateway_services.insert(name.clone(), Arc::new(value.clone()));
+            } else {
+                self.gateway_services.remove(&name);
+            }
+        }
         let hash = hash_of(&value);
         let world = self.seen.entry(kind.kind).or_default().insert(name, hash) != Some(hash);
         if world {
@@ -96,6 +107,9 @@ impl Known {
         self.present.forget(&key);
         if kind.kind == "Pod" {
             self.pods.remove(name);
+        }
+        if kind.kind == "Service" {
+            self.gateway_services.remove(name);
         }
         let known = self.seen.get_mut(kind.kind).is_some_and(|seen| seen.remove(name).is_some());
         self.world.remove(&key);

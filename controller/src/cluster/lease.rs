@@ -21,14 +21,24 @@ use tokio_util::sync::CancellationToken;
 
 /// The Lease's name.
 pub const LEASE: &str = "selvage-controller";
-/// Not renewed for so long, it may be taken.
-pub const DURATION: Duration = Duration::from_secs(15);
-/// How long its holder may write after it renewed it last.
-pub const WRITES: Duration = Duration::from_secs(10);
-/// No write to the API server takes longer: with [`WRITES`] less than [`DURATION`].
+/// No write to the API server takes longer.
 pub const LONGEST_WRITE: Duration = Duration::from_secs(4);
-/// How often it is renewed, or looked at.
-const PERIOD: Duration = Duration::from_secs(2);
+
+/// How a lease is held.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Not renewed for so long, it may be taken.
+    pub duration: Duration,
+    /// How long its holder may write after it renewed it last.
+    pub writes: Duration,
+    /// How often it is renewed, or looked at.
+    pub period: Duration,
+}
+
+/// As it is in a cluster: what was begun at the last moment has ended before another may begin.
+pub const TIMES: Times = Times { duration: Duration::from_secs(15), writes: Duration::from_secs(10), period: Duration::from_secs(2) };
+const _: () = assert!(TIMES.writes.as_secs() + LONGEST_WRITE.as_secs() < TIMES.duration.as_secs());
+
 /// For one question to the API server about it.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -106,15 +116,16 @@ pub struct Candidate {
     identity: String,
     until: watch::Sender<Option<Instant>>,
     metrics: Arc<Metrics>,
+    times: Times,
     /// The holder and resource version seen last, and since when.
     seen: Option<(String, String, Instant)>,
 }
 
 impl Candidate {
     /// For the replica `identity`, which no other has.
-    pub fn new(client: Client, namespace: &str, identity: String, metrics: Arc<Metrics>) -> (Self, Tenure) {
+    pub fn new(client: Client, namespace: &str, identity: String, times: Times, metrics: Arc<Metrics>) -> (Self, Tenure) {
         let (until, receiver) = watch::channel(None);
-        let candidate = Self { api: Api::namespaced(client, namespace), identity, until, metrics, seen: None };
+        let candidate = Self { api: Api::namespaced(client, namespace), identity, until, metrics, times, seen: None };
         (candidate, Tenure { until: receiver })
     }
 
@@ -124,7 +135,7 @@ impl Candidate {
         loop {
             let begun = Instant::now();
             match tokio::time::timeout(PATIENCE, self.attempt()).await {
-                Ok(Ok(true)) => drop(self.until.send_replace(Some(begun + WRITES))),
+                Ok(Ok(true)) => drop(self.until.send_replace(Some(begun + self.times.writes))),
                 // Somebody else has it.
                 Ok(Ok(false)) => drop(self.until.send_replace(None)),
                 Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be asked for: it is tried again"),
@@ -140,7 +151,7 @@ impl Candidate {
                     tracing::warn!(identity = self.identity, "this replica does not write any more");
                 }
             }
-            if stop.run_until_cancelled(tokio::time::sleep(PERIOD.mul_f64(rand::random_range(0.8..=1.0)))).await.is_none() {
+            if stop.run_until_cancelled(tokio::time::sleep(self.times.period.mul_f64(rand::random_range(0.8..=1.0)))).await.is_none() {
                 break;
             }
         }
@@ -174,8 +185,9 @@ impl Candidate {
         let now = Instant::now();
         match &self.seen {
             Some((seen_holder, seen_version, since)) if seen_holder == holder && *seen_version == version => {
-                let said = present.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-                now.duration_since(*since) >= said.unwrap_or(DURATION).max(DURATION)
+                // What the holder says counts where it is longer: it may be of a later release.
+                let said = present.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(Duration::ZERO, Duration::from_secs);
+                now.duration_since(*since) >= said.max(self.times.duration)
             }
             _ => {
                 self.seen = Some((holder.into(), version, now));
@@ -191,7 +203,7 @@ impl Candidate {
         let transitions = before.map_or(0, |before| before.lease_transitions.unwrap_or_default().saturating_add(i32::from(!same)));
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(self.times.duration.as_secs()).ok(),
             acquire_time: Some(acquired),
             renew_time: Some(now),
             lease_transitions: Some(transitions),

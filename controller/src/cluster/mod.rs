@@ -26,6 +26,8 @@
 //! | authentication.k8s.io | tokenreviews | create | [`tokens`] |
 //! | core | configmaps | get, list, watch, patch with `resourceNames: [selvage-roots]`; create | [`roots`] |
 //! | core, in the platform's namespace | secrets | get, list, watch, update with `resourceNames: [selvage-ca]`; create | [`authority`] |
+//! | core; apps; policy | services, serviceaccounts; deployments; poddisruptionbudgets | get, create, patch | [`provisioning`] |
+//! | admissionregistration.k8s.io | mutatingwebhookconfigurations `selvage-injection`, validatingwebhookconfigurations `selvage-validation` | patch | [`webhooks`] |
 //! | coordination.k8s.io, in the platform's namespace | leases | get, update with `resourceNames: [selvage-controller]`; create | [`lease`] |
 
 pub mod authority;
@@ -38,6 +40,7 @@ pub mod mesh_config;
 pub mod metrics;
 pub mod pods;
 pub mod present;
+pub mod provisioning;
 pub mod roots;
 pub mod statuses;
 #[cfg(test)]
@@ -45,6 +48,7 @@ mod tests;
 pub mod tokens;
 pub mod turn;
 pub mod watch;
+pub mod webhooks;
 
 /// Who writes, as `managedFields` show it.
 pub const FIELD_OWNER: &str = "selvage-controller";

@@ -7,13 +7,15 @@
 
 use super::known::{Effect, Known, NotYet};
 use super::metrics::Metrics;
+use super::provisioning::addresses;
 use super::statuses::{Said, Statuses};
 use super::watch::{EVENTS, Event};
 use crate::publish::{Publication, Publisher, Share};
 use crate::translate::{Inputs, Status, Translation, translate};
-use crate::world::World;
+use crate::world::{Name, World};
 use selvage_config::VersionKey;
-use selvage_policy::TrustDomain;
+use selvage_policy::{Key, TrustDomain};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub struct Seen {
     pub world: Arc<World>,
     /// What it came to.
     pub translation: Translation,
+    /// Services of Gateways, whole.
+    pub services: BTreeMap<Name, Arc<Value>>,
 }
 
 /// What others look at.
@@ -175,11 +179,12 @@ impl Turn {
         }
         let begun = Instant::now();
         let world = Arc::new(self.known.world.clone());
+        let services = self.known.gateway_services.clone();
         let (roots, version_key) = (self.roots.borrow_and_update().clone(), self.version_key.clone());
         // Beside the tasks that serve: at thousands of objects this takes a while.
         let translated = tokio::task::spawn_blocking(move || {
             let translation = translate(&world, &Inputs { roots: &roots, version_key: &version_key });
-            Seen { world, translation }
+            Seen { world, translation, services }
         });
         let seen = match translated.await {
             Ok(seen) => seen,
@@ -204,8 +209,12 @@ impl Turn {
     /// What is to be said of each object, now that so much of it is in force.
     fn judge(&self) {
         let Some(seen) = self.outlook.seen.borrow().clone() else { return };
-        let said = |status: &Status| Said { status: status.clone(), addresses: None };
-        let statuses: BTreeMap<_, _> = seen.translation.statuses.iter().map(|(key, status)| (key.clone(), said(status))).collect();
+        let addresses = addresses(&seen);
+        let said = |key: &Key, status: &Status| {
+            let given = addresses.get(key).into_iter().flatten().filter_map(|one| serde_json::to_value(one).ok());
+            Said { status: status.clone(), addresses: (key.kind == "Gateway").then(|| given.collect()) }
+        };
+        let statuses: BTreeMap<_, _> = seen.translation.statuses.iter().map(|(key, status)| (key.clone(), said(key, status))).collect();
         self.outlook.statuses.send_if_modified(|present| {
             let changed = present.as_deref() != Some(&statuses);
             *present = Some(Arc::new(statuses));
@@ -216,7 +225,7 @@ impl Turn {
 
 /// Everything there is to publish.
 fn publication(translation: &Translation) -> Publication {
-    let share = |(proxy, keys): (&selvage_policy::Key, &BTreeSet<selvage_policy::Key>)| {
+    let share = |(proxy, keys): (&Key, &BTreeSet<Key>)| {
         let identities = translation.identities.get(proxy).cloned().into_iter().collect();
         (proxy.clone(), Share { keys: keys.clone(), identities })
     };

@@ -22,33 +22,16 @@ pub fn server_identity(trust_domain: &TrustDomain) -> SpiffeId {
 /// The certificate, replaced in place.
 #[derive(Debug)]
 pub struct ServerCertificate {
-    name: ServerName,
+    identity: SpiffeId,
     present: RwLock<Arc<CertifiedKey>>,
-}
-
-/// Who is served as.
-#[derive(Debug)]
-enum ServerName {
-    /// The controller, to proxies.
-    Identity(SpiffeId),
-    /// A DNS name, to the API server.
-    Dns(String),
 }
 
 impl ServerCertificate {
     /// Issues the first one.
     pub fn new(authority: &Authority, trust_domain: &TrustDomain) -> Result<Arc<Self>, CaError> {
-        Self::of(authority, ServerName::Identity(server_identity(trust_domain)))
-    }
-
-    /// The same for webhooks, which the API server calls by `name`.
-    pub fn webhooks(authority: &Authority, name: &str) -> Result<Arc<Self>, CaError> {
-        Self::of(authority, ServerName::Dns(name.into()))
-    }
-
-    fn of(authority: &Authority, name: ServerName) -> Result<Arc<Self>, CaError> {
-        let present = RwLock::new(issue(authority, &name)?);
-        Ok(Arc::new(Self { name, present }))
+        let identity = server_identity(trust_domain);
+        let present = RwLock::new(issue(authority, &identity)?);
+        Ok(Arc::new(Self { identity, present }))
     }
 
     /// The TLS configuration that serves it.
@@ -62,7 +45,7 @@ impl ServerCertificate {
     pub async fn keep(self: Arc<Self>, authority: Arc<Authority>, stop: CancellationToken) {
         let mut wait = LEAF_LIFE / 2;
         while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
-            match issue(&authority, &self.name) {
+            match issue(&authority, &self.identity) {
                 Ok(new) => {
                     *self.present.write() = new;
                     wait = LEAF_LIFE / 2;
@@ -82,12 +65,9 @@ impl ResolvesServerCert for ServerCertificate {
     }
 }
 
-fn issue(authority: &Authority, name: &ServerName) -> Result<Arc<CertifiedKey>, CaError> {
+fn issue(authority: &Authority, identity: &SpiffeId) -> Result<Arc<CertifiedKey>, CaError> {
     let own = |problem: String| CaError::Own { part: "leaf", problem };
-    let spec = match name {
-        ServerName::Identity(identity) => authority.issue(identity, "", SystemTime::now())?,
-        ServerName::Dns(name) => authority.issue_server(name, SystemTime::now())?,
-    };
+    let spec = authority.issue(identity, "", SystemTime::now())?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(spec.chain.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(spec.private_key.expose().as_bytes()).map_err(|error| own(error.to_string()))?;
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|error| own(error.to_string()))?;

@@ -11,6 +11,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const GATEWAY_API: &str = "/apis/gateway.networking.k8s.io/v1";
+const SETTINGS: &str = r#"{
+    "image": "selvage:test", "controller": "selvage-controller.selvage-system.svc:15410", "trustDomain": "cluster.local",
+    "sidecars": {}, "gateways": {}
+}"#;
 const MESH_CONFIGS: &str = "/apis/selvage.dev/v1alpha1/meshconfigs";
 
 /// A controller that runs against an API server in this process.
@@ -34,17 +38,24 @@ fn free() -> SocketAddr {
 impl Controller {
     fn start(api: &Api) -> Self {
         let (wire, health, metrics) = (free(), free(), free());
+        let settings = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(settings.path(), SETTINGS).expect("written");
         let line = [
             "controller".to_string(),
             format!("--wire={wire}"),
             format!("--health={health}"),
             format!("--metrics={metrics}"),
+            format!("--webhooks={}", free()),
+            format!("--settings={}", settings.path().display()),
             "--identity=test".to_string(),
         ];
         let options = Line::parse_from(line).options;
         let (client, stop) = (api.client(), CancellationToken::new());
         let told = stop.clone();
-        let running = tokio::spawn(async move { run(&options, client, told).await });
+        let running = tokio::spawn(async move {
+            let _settings = settings;
+            run(&options, client, told).await
+        });
         Self { api: api.clone(), health, stop, running }
     }
 
@@ -131,6 +142,19 @@ async fn from_an_empty_cluster_to_served_proxies_and_true_statuses() {
     controller.condition("gatewayclasses", "selvage", "/status/conditions/0/type", "Accepted").await;
     controller.condition("gateways", "public", "/status/listeners/0/name", "http").await;
     controller.condition("httproutes", "orders", "/status/parents/0/controllerName", "selvage.dev/controller").await;
+    // What runs for the Gateway, and its address once there is one.
+    for (collection, kind) in [("/apis/apps/v1/deployments", "Deployment"), ("/api/v1/services", "Service"), ("/api/v1/serviceaccounts", "ServiceAccount")] {
+        until(kind, || api.object(collection, "shop", "public-selvage").is_some()).await;
+    }
+    let mut service = api.object("/api/v1/services", "shop", "public-selvage").expect("a Service");
+    assert_eq!(service["metadata"]["ownerReferences"][0]["name"], "public");
+    service["status"] = json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.7" }] } });
+    api.put("/api/v1/services", service);
+    controller.condition("gateways", "public", "/status/addresses/0/value", "192.0.2.7").await;
+    api.delete("/api/v1/services", "shop", "public-selvage");
+    until("the Service is put back", || api.object("/api/v1/services", "shop", "public-selvage").is_some()).await;
+    let webhooks = "PATCH /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/selvage-injection";
+    until("the API server is told whom to believe", || api.asked(webhooks) > 0).await;
     // A namespace that comes later, and roots that somebody removes.
     api.put("/api/v1/namespaces", json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "late" } }));
     let late = || api.object("/api/v1/configmaps", "late", "selvage-roots").is_some();
