@@ -56,7 +56,11 @@ impl Book {
 #[async_trait]
 impl Authenticate for Book {
     async fn authenticate(&self, token: &str, _: SocketAddr) -> Result<Node, Unauthenticated> {
-        if token == TOKEN { Ok(Node { uid: "one".into(), name: "shop/one".into() }) } else { Err(Unauthenticated::Refused("unknown token".into())) }
+        if token == TOKEN {
+            Ok(Node { uid: "one".into(), name: "shop/one".into() })
+        } else {
+            Err(Unauthenticated::Refused("unknown token".into()))
+        }
     }
 }
 
