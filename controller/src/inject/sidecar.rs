@@ -8,6 +8,10 @@ use crate::settings::Settings;
 use selvage_policy::TrustDomain;
 use serde_json::{Value, json};
 
+/// Where the API server's ServiceAccount plugin, which runs again after us, mounts the application's API token in every container that
+/// has nothing there. Ours have the roots there, so that they never see it.
+const API_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// Puts them in, in place of what an earlier run put in.
 pub(super) fn put(pod: &mut Value, settings: &Settings, trust_domain: &TrustDomain, exclusions: &Exclusions, probes: &Probes) {
     let spec = &mut pod["spec"];
@@ -37,6 +41,7 @@ fn init(settings: &Settings, exclusions: &Exclusions) -> Value {
         "command": [containers::program("mesh-agent")],
         "args": ["init"],
         "resources": settings.sidecars.resources,
+        "volumeMounts": [instead_of_api_token()],
         "securityContext": {
             "runAsUser": 0,
             "runAsGroup": 0,
@@ -58,9 +63,16 @@ fn init(settings: &Settings, exclusions: &Exclusions) -> Value {
 fn proxy(settings: &Settings, trust_domain: &TrustDomain, probes: &Probes) -> Value {
     let mut container = containers::proxy(Proxy::Sidecar, settings, trust_domain);
     container["restartPolicy"] = json!("Always");
+    if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+        mounts.push(instead_of_api_token());
+    }
     if let (false, Some(env)) = (probes.is_empty(), container["env"].as_array_mut()) {
         let text = serde_json::to_string(probes).expect("a map of texts to JSON is JSON");
         env.push(json!({ "name": probes::VARIABLE, "value": text }));
     }
     container
+}
+
+fn instead_of_api_token() -> Value {
+    json!({ "name": "selvage-roots", "mountPath": API_TOKEN, "readOnly": true })
 }

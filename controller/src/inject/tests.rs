@@ -251,15 +251,24 @@ fn a_pod_that_claims_to_have_a_sidecar_gets_a_real_one() {
 }
 
 #[test]
-fn only_the_sidecar_sees_its_token_and_keys() {
+fn only_the_sidecar_sees_its_token_and_keys_and_it_does_not_see_the_applications() {
     let after = injected(&read("everything.yaml").1);
+    let mounted = |container: &Value| -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        container["volumeMounts"].as_array().into_iter().flatten().map(|mount| (text(&mount["name"]), text(&mount["mountPath"]))).collect()
+    };
     for list in ["initContainers", "containers"] {
-        for container in after["spec"][list].as_array().expect("a list").iter().filter(|container| container["name"] != SIDECAR) {
-            let mounts = container["volumeMounts"].as_array().into_iter().flatten();
-            assert!(mounts.into_iter().all(|mount| !mount["name"].as_str().unwrap_or_default().starts_with("selvage-")), "{container}");
+        for container in after["spec"][list].as_array().expect("a list") {
+            let (name, mounts) = (container["name"].as_str().expect("a name"), mounted(container));
+            let ours = mounts.iter().filter(|(volume, _)| volume.starts_with("selvage-")).count();
+            let api_token_kept_out = mounts.iter().any(|(_, path)| path == "/var/run/secrets/kubernetes.io/serviceaccount");
+            match name {
+                SIDECAR => assert!(ours == 4 && api_token_kept_out, "{mounts:?}"),
+                INIT => assert!(ours == 1 && api_token_kept_out, "{mounts:?}"),
+                _ => assert_eq!(ours, 0, "{name}: {mounts:?}"),
+            }
         }
     }
-    assert_eq!(container(&after, "initContainers", SIDECAR)["volumeMounts"].as_array().map(Vec::len), Some(3));
 }
 
 #[test]
