@@ -5,11 +5,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use selvage_controller::{crds, run};
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What the client library says of each failed request, we say once, and where it matters.
+const LOGS: &str = "info,kube_client=off,kube_runtime=off";
+/// To connect to the API server.
+const CONNECT: Duration = Duration::from_secs(5);
 
 const EXIT_CODES: &str = "Exit codes: 0 ended in order; 1 failed; 2 wrong usage.";
 
@@ -79,13 +85,15 @@ fn print(form: Form) -> Result<()> {
 }
 
 fn serve(options: &run::Options) -> Result<()> {
-    let logs = tracing_subscriber::EnvFilter::try_from_env("SELVAGE_LOG").unwrap_or_else(|_| "info".into());
+    let logs = tracing_subscriber::EnvFilter::try_from_env("SELVAGE_LOG").unwrap_or_else(|_| LOGS.into());
     tracing_subscriber::fmt().json().with_env_filter(logs).with_writer(std::io::stderr).init();
     // Before anything touches TLS.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime can be started")?;
     runtime.block_on(async {
-        let client = kube::Client::try_default().await.context("the API server cannot be found: set KUBECONFIG, or run in a pod")?;
+        let mut config = kube::Config::infer().await.context("the API server cannot be found: set KUBECONFIG, or run in a pod")?;
+        config.connect_timeout = Some(CONNECT);
+        let client = kube::Client::try_from(config).context("the API server cannot be spoken to")?;
         let stop = CancellationToken::new();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let told = stop.clone();

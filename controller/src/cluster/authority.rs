@@ -7,6 +7,7 @@
 //!
 //! A damaged Secret is never overwritten: a new root would make strangers of every workload.
 
+use super::brief::{brief, brief_of_watch};
 use super::lease::{LONGEST_WRITE, Tenure, WriteError};
 use super::metrics::Metrics;
 use crate::ca::{Authority, CaError, Kept};
@@ -38,7 +39,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// The API server does not do it.
-    #[error("the Secret {SECRET} cannot be read or made: {0}")]
+    #[error("the Secret {SECRET} cannot be read or made: {}", brief(.0))]
     Api(Box<kube::Error>),
     /// It took too long.
     #[error("the Secret {SECRET} cannot be read or made: the API server did not answer within {LONGEST_WRITE:?}")]
@@ -133,10 +134,12 @@ impl Keeper {
         let mut round = tokio::time::interval(ROUND);
         round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let mut begins = self.tenure.clone();
             self.metrics.renews_ca(self.authority.kept().renew_issuer, SystemTime::now());
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = round.tick() => {}
+                began = begins.begins(), if !self.tenure.holds() => if !began { return },
                 event = seen.next() => match event {
                     Some(Ok(Event::Apply(secret) | Event::InitApply(secret))) => {
                         self.take(&secret);
@@ -146,7 +149,7 @@ impl Keeper {
                     // Gone, or not in the list: looked at below.
                     Some(Ok(Event::Delete(_) | Event::InitDone)) => {}
                     Some(Err(error)) => {
-                        tracing::debug!(%error, "the watch of the certificate authority's Secret is interrupted");
+                        tracing::debug!(error = brief_of_watch(&error), "the watch of the certificate authority's Secret is interrupted");
                         tokio::time::sleep(PAUSE).await;
                         continue;
                     }

@@ -7,6 +7,7 @@
 //! A holder that cannot renew stops writing 10 s after its last success, and no write takes longer than 4 s: so it has ended before
 //! another can begin. Times are measured on each replica's own clock, never compared between clocks.
 
+use super::brief::brief;
 use super::metrics::Metrics;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -93,7 +94,7 @@ pub enum WriteError {
     #[error("the API server did not answer within {LONGEST_WRITE:?}")]
     Late,
     /// The API server refuses.
-    #[error("{0}")]
+    #[error("{}", brief(.0))]
     Api(Box<kube::Error>),
 }
 
@@ -138,7 +139,7 @@ impl Candidate {
                 Ok(Ok(true)) => drop(self.until.send_replace(Some(begun + self.times.writes))),
                 // Somebody else has it.
                 Ok(Ok(false)) => drop(self.until.send_replace(None)),
-                Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be asked for: it is tried again"),
+                Ok(Err(error)) => tracing::warn!(error = brief(&error), "the lease cannot be asked for: it is tried again"),
                 Err(_) => tracing::warn!("the lease cannot be asked for in time: it is tried again"),
             }
             let holds = self.until.borrow().is_some_and(|until| Instant::now() < until);
@@ -158,7 +159,7 @@ impl Candidate {
         // Nobody here writes any more before another may begin.
         self.until.send_replace(None);
         if let Err(error) = tokio::time::timeout(PATIENCE, self.release()).await.unwrap_or(Ok(())) {
-            tracing::warn!(%error, "the lease could not be given back: another replica waits for it to end");
+            tracing::warn!(error = brief(&error), "the lease could not be given back: another replica waits for it to end");
         }
     }
 

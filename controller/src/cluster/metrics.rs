@@ -121,6 +121,11 @@ impl Metrics {
         before.as_ref().map(word) != Some(word(&state))
     }
 
+    /// How one watch is.
+    pub fn state(&self, kind: &'static str) -> Option<WatchState> {
+        self.watches.lock().get(kind).cloned()
+    }
+
     /// How every watch is.
     pub fn watches(&self) -> BTreeMap<&'static str, WatchState> {
         self.watches.lock().clone()

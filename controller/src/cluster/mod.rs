@@ -31,6 +31,7 @@
 //! | coordination.k8s.io, in the platform's namespace | leases | get, update with `resourceNames: [selvage-controller]`; create | [`lease`] |
 
 pub mod authority;
+pub mod brief;
 pub mod kinds;
 pub mod known;
 pub mod lease;

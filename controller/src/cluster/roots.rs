@@ -1,6 +1,7 @@
 //! The roots of workload identities in every namespace: a ConfigMap that proxies mount, to verify the controller before they are told
 //! anything.
 
+use super::brief::brief_of_watch;
 use super::lease::{Tenure, WriteError};
 use super::metrics::{Metrics, WriteOutcome, Written};
 use super::FIELD_OWNER;
@@ -71,7 +72,7 @@ impl Roots {
                     Some(Ok(Event::Apply(map))) => drop(present.insert(map.namespace().unwrap_or_default(), text(&map))),
                     Some(Ok(Event::Delete(map))) => drop(present.remove(&map.namespace().unwrap_or_default())),
                     Some(Err(error)) => {
-                        tracing::debug!(%error, "the watch of the roots is interrupted");
+                        tracing::debug!(error = brief_of_watch(&error), "the watch of the roots is interrupted");
                         tokio::time::sleep(PAUSE).await;
                     }
                     None => return,

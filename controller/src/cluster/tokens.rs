@@ -7,6 +7,7 @@
 //! A token that is bound to no Pod is refused: whoever may read a Secret could use it from anywhere. What the API server said of a token
 //! is remembered for a short time, by hash; the Pod is looked up every time.
 
+use super::brief::brief;
 use super::metrics::{Metrics, TokenOutcome};
 use super::pods::{Network, PodFacts, Pods};
 use crate::world::Name;
@@ -247,7 +248,7 @@ impl PodTokens {
         let api: Api<TokenReview> = Api::all(self.client.clone());
         let answered = tokio::time::timeout(PATIENCE, api.create(&PostParams::default(), &review)).await;
         let answered = answered.map_err(|_| format!("no answer within {PATIENCE:?}"))?;
-        answered.map_err(|error| error.to_string())?.status.ok_or_else(|| "an answer without a status".into())
+        answered.map_err(|error| brief(&error))?.status.ok_or_else(|| "an answer without a status".into())
     }
 }
 

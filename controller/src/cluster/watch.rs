@@ -3,6 +3,7 @@
 //! A list is passed on whole, so that what was deleted meanwhile disappears. A kind whose CRD is not there counts as one without
 //! objects and is asked for again quietly.
 
+use super::brief::brief_of_watch;
 use super::kinds::Kind;
 use super::metrics::Metrics;
 use crate::world::Name;
@@ -22,6 +23,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 const ABSENT_PAUSE: Duration = Duration::from_secs(5);
 /// A kind that was there is believed to be gone only after so long: an API server that is starting may not know it yet.
 const ABSENT_GRACE: Duration = Duration::from_secs(15);
+/// Without an error for so long, a watch follows again. Longer than a connection to the API server may take to fail.
+const QUIET: Duration = Duration::from_secs(10);
 /// Events waiting for the World: more, and watches wait.
 pub const EVENTS: usize = 1024;
 
@@ -68,7 +71,18 @@ pub async fn watch(kind: &'static Kind, client: Client, events: mpsc::Sender<Eve
     let mut had_any = false;
     let mut failing: Option<(Instant, Duration)> = None;
     metrics.watch(kind.kind, WatchState::Waiting);
-    while let Some(next) = seen.next().await {
+    loop {
+        let next = match (tokio::time::timeout(QUIET, seen.next()).await, failing) {
+            (Ok(Some(next)), _) => next,
+            (Ok(None), _) => return,
+            // A watch that begins again says nothing until something changes.
+            (Err(_), Some(_)) if metrics.state(kind.kind) != Some(WatchState::Absent) => {
+                failing = None;
+                metrics.watch(kind.kind, WatchState::Following);
+                continue;
+            }
+            (Err(_), _) => continue,
+        };
         let change = match next {
             Ok(Seen::Init) => {
                 list = Vec::new();
@@ -99,8 +113,9 @@ pub async fn watch(kind: &'static Kind, client: Client, events: mpsc::Sender<Eve
                     tokio::time::sleep(ABSENT_PAUSE).await;
                     continue;
                 }
-                if metrics.watch(kind.kind, WatchState::Failing(error.to_string())) {
-                    tracing::warn!(kind = kind.kind, %error, "a watch is interrupted: what was seen before holds");
+                let error = brief_of_watch(&error);
+                if metrics.watch(kind.kind, WatchState::Failing(error.clone())) {
+                    tracing::warn!(kind = kind.kind, error, "a watch is interrupted: what was seen before holds");
                 }
                 failing = Some((since, (wait * 2).min(BACKOFF.1)));
                 tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..=1.0))).await;

@@ -139,7 +139,6 @@ async fn from_an_empty_cluster_to_served_proxies_and_true_statuses() {
         until("the roots are there", || roots().is_some()).await;
         assert!(roots().expect("roots")["data"]["roots.pem"].as_str().expect("PEM").starts_with("-----BEGIN CERTIFICATE-----"));
     }
-    controller.condition("gatewayclasses", "selvage", "/status/conditions/0/type", "Accepted").await;
     controller.condition("gateways", "public", "/status/listeners/0/name", "http").await;
     controller.condition("httproutes", "orders", "/status/parents/0/controllerName", "selvage.dev/controller").await;
     // What runs for the Gateway, and its address once there is one.
