@@ -89,7 +89,8 @@ fn serve(options: &run::Options) -> Result<()> {
     tracing_subscriber::fmt().json().with_env_filter(logs).with_writer(std::io::stderr).init();
     // Before anything touches TLS.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime can be started")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime can be started")?;
     runtime.block_on(async {
         let mut config = kube::Config::infer().await.context("the API server cannot be found: set KUBECONFIG, or run in a pod")?;
         config.connect_timeout = Some(CONNECT);

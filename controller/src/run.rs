@@ -6,17 +6,18 @@
 
 use crate::ca::{Authority, Kept};
 use crate::cluster::authority::{self, Keeper};
+use crate::cluster::issuer::Issuer;
 use crate::cluster::kinds::WATCHED;
 use crate::cluster::known::Known;
 use crate::cluster::lease::{Candidate, TIMES, Tenure};
 use crate::cluster::look::{self, Look};
-use crate::cluster::metrics::Metrics;
 use crate::cluster::mesh_config;
+use crate::cluster::metrics::Metrics;
+use crate::cluster::provisioning::Provisioner;
 use crate::cluster::roots::Roots;
 use crate::cluster::statuses::Writer;
 use crate::cluster::tokens::PodTokens;
 use crate::cluster::turn::{self, Outlook, Turn};
-use crate::cluster::provisioning::Provisioner;
 use crate::cluster::watch;
 use crate::cluster::webhooks::{Latest, keep_bundles};
 use crate::publish::{Publisher, ServerCertificate};
@@ -161,7 +162,8 @@ impl Cluster {
         let certificate = ServerCertificate::new(&authority, &trust_domain).context("the wire gets no certificate")?;
         let roots = tokio::sync::watch::Sender::new(authority.roots());
         let publisher = Publisher::new(authority.clone());
-        let tokens = PodTokens::new(self.client.clone(), known.pods.clone(), self.metrics.clone());
+        let issuer = Arc::new(Issuer::default());
+        let tokens = PodTokens::new(self.client.clone(), known.pods.clone(), issuer.clone(), self.metrics.clone());
         let server = Arc::new(Server::new(Arc::new(tokens), publisher.clone(), Limits::default(), stop.clone()));
         let mut tasks = JoinSet::new();
         let writer = Writer::new(self.client.clone(), known.present.clone(), self.tenure.clone(), self.metrics.clone());
@@ -198,6 +200,8 @@ impl Cluster {
             metrics: self.metrics.clone(),
         };
         tasks.spawn(keeper.run(stop.clone()));
+        let (client, ends) = (self.client.clone(), stop.clone());
+        tasks.spawn(async move { issuer.keep(client, ends).await });
         tasks.spawn(certificate.clone().keep(authority.clone(), stop.clone()));
         let serving = Arc::new(Serving::default());
         serving.renew(&authority, SystemTime::now()).context("webhooks get no certificate")?;

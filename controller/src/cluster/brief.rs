@@ -14,7 +14,9 @@ pub fn brief(error: &kube::Error) -> String {
 /// The same of a watch.
 pub fn brief_of_watch(error: &watcher::Error) -> String {
     match error {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => brief(error),
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
+            brief(error)
+        }
         watcher::Error::WatchError(status) => format!("{} ({})", status.message, status.code),
         other @ watcher::Error::NoResourceVersion => other.to_string(),
     }

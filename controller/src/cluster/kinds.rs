@@ -3,10 +3,10 @@
 use crate::crds::{self, GROUP, VERSION};
 use crate::translate::GATEWAY_GROUP;
 use crate::world::Name;
+use kube::Client;
 use kube::api::{Api, DynamicObject};
 use kube::core::ApiResource;
 use kube::runtime::watcher;
-use kube::Client;
 use selvage_policy::Key;
 use std::sync::LazyLock;
 

@@ -147,7 +147,9 @@ pub enum NotYet {
     #[error("these kinds were not listed yet: {0}")]
     Unlisted(String),
     /// There is no MeshConfig.
-    #[error("there is no MeshConfig `{MESH_CONFIG}` yet: the replica that holds the lease makes it, if the CRDs of selvage.dev are installed")]
+    #[error(
+        "there is no MeshConfig `{MESH_CONFIG}` yet: the replica that holds the lease makes it, if the CRDs of selvage.dev are installed"
+    )]
     NoMeshConfig,
     /// It is there and cannot be read.
     #[error("the MeshConfig `{MESH_CONFIG}` cannot be used: {0}")]

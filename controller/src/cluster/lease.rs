@@ -12,8 +12,8 @@ use super::metrics::Metrics;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ObjectMeta, PostParams};
 use kube::Client;
+use kube::api::{Api, ObjectMeta, PostParams};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -187,7 +187,10 @@ impl Candidate {
         match &self.seen {
             Some((seen_holder, seen_version, since)) if seen_holder == holder && *seen_version == version => {
                 // What the holder says counts where it is longer: it may be of a later release.
-                let said = present.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(Duration::ZERO, Duration::from_secs);
+                let said = present
+                    .lease_duration_seconds
+                    .and_then(|seconds| u64::try_from(seconds).ok())
+                    .map_or(Duration::ZERO, Duration::from_secs);
                 now.duration_since(*since) >= said.max(self.times.duration)
             }
             _ => {

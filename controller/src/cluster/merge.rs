@@ -48,7 +48,11 @@ fn whole(said: &Status, present: &Value, now: &str, wanted: &mut Map<String, Val
     if !said.listeners.is_empty() || present.get("listeners").is_some() {
         let before = |name: &str| {
             let named = |one: &&Value| one.get("name").and_then(Value::as_str) == Some(name);
-            present.get("listeners").and_then(Value::as_array).and_then(|list| list.iter().find(named)).and_then(|one| one.get("conditions"))
+            present
+                .get("listeners")
+                .and_then(Value::as_array)
+                .and_then(|list| list.iter().find(named))
+                .and_then(|one| one.get("conditions"))
         };
         let listeners = said.listeners.iter().map(|one| {
             json!({

@@ -1,8 +1,8 @@
 //! The MeshConfig `default`: made where it is not there. The chart does not hold it, so that an upgrade never resets it.
 
+use super::FIELD_OWNER;
 use super::kinds;
 use super::lease::{Tenure, WriteError};
-use super::FIELD_OWNER;
 use crate::crds::{GROUP, VERSION};
 use crate::world::{MESH_CONFIG, Name};
 use kube::Client;

@@ -84,8 +84,9 @@ impl Metrics {
             ca_renewal: Gauge::new("selvage_controller_ca_renewal_seconds", "Until the CA's issuer is made anew.")?,
             registry,
         };
-        let Self { watch_states, translations, resources, objects, malformed, publishes, proxies, leads, tokens, writes, ca_renewal, .. } =
-            &metrics;
+        let Self {
+            watch_states, translations, resources, objects, malformed, publishes, proxies, leads, tokens, writes, ca_renewal, ..
+        } = &metrics;
         let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(watch_states.clone()),
             Box::new(translations.clone()),

@@ -23,6 +23,7 @@
 //! | selvage.dev | authorizationpolicies, ratelimitpolicies, trafficpolicies, meshconfigs | get, list, watch | World |
 //! | selvage.dev | meshconfigs | create | [`mesh_config`] |
 //! | selvage.dev | `…/status` of all of them | patch | statuses |
+//! | (paths) | `/.well-known/openid-configuration`, `/openid/v1/jwks` | get (every service account may, by `system:service-account-issuer-discovery`) | [`issuer`] |
 //! | authentication.k8s.io | tokenreviews | create | [`tokens`] |
 //! | core | configmaps | get, list, watch, patch with `resourceNames: [selvage-roots]`; create | [`roots`] |
 //! | core, in the platform's namespace | secrets | get, list, watch, update with `resourceNames: [selvage-ca]`; create | [`authority`] |
@@ -32,6 +33,7 @@
 
 pub mod authority;
 pub mod brief;
+pub mod issuer;
 pub mod kinds;
 pub mod known;
 pub mod lease;

@@ -154,9 +154,7 @@ fn objects(seen: &Seen, settings: &Settings) -> Vec<(Name, Value)> {
     let trust_domain = settings.trust_domain_in_force(world);
     let mut objects = Vec::new();
     for (name, gateway) in world.gateways.iter().filter(|(name, _)| accepted(seen, &name.key("Gateway"))) {
-        let sets = world.listener_sets.iter().filter(|(set, object)| {
-            is_parent(name, object) && accepted(seen, &set.key("ListenerSet"))
-        });
+        let sets = world.listener_sets.iter().filter(|(set, object)| is_parent(name, object) && accepted(seen, &set.key("ListenerSet")));
         let ports = ports(&gateway.spec, sets.map(|(_, set)| &set.spec));
         // What cannot be had is said in the Gateway's status; its proxies run all the same.
         let address = requested_address(&gateway.spec).ok().flatten();

@@ -1,10 +1,10 @@
 //! The roots of workload identities in every namespace: a ConfigMap that proxies mount, to verify the controller before they are told
 //! anything.
 
+use super::FIELD_OWNER;
 use super::brief::brief_of_watch;
 use super::lease::{Tenure, WriteError};
 use super::metrics::{Metrics, WriteOutcome, Written};
-use super::FIELD_OWNER;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};

@@ -205,7 +205,8 @@ impl Writer {
 fn same_but_time(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, one)| name == "lastTransitionTime" || b.get(name).is_some_and(|other| same_but_time(one, other)))
+            a.len() == b.len()
+                && a.iter().all(|(name, one)| name == "lastTransitionTime" || b.get(name).is_some_and(|other| same_but_time(one, other)))
         }
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(one, other)| same_but_time(one, other)),
         (a, b) => a == b,

@@ -5,9 +5,11 @@
 //! ```
 //!
 //! A token that is bound to no Pod is refused: whoever may read a Secret could use it from anywhere. What the API server said of a token
-//! is remembered for a short time, by hash; the Pod is looked up every time.
+//! is remembered for a short time, by hash; the Pod is looked up every time. With the API server away a token is verified with the keys
+//! that it published before.
 
 use super::brief::brief;
+use super::issuer::Issuer;
 use super::metrics::{Metrics, TokenOutcome};
 use super::pods::{Network, PodFacts, Pods};
 use crate::world::Name;
@@ -15,8 +17,8 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
-use kube::api::{Api, PostParams};
 use kube::Client;
+use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 use selvage_config::wire::server::{Authenticate, Node, Unauthenticated};
 use serde::Deserialize;
@@ -182,15 +184,16 @@ struct Remembered {
 pub struct PodTokens {
     client: Client,
     pods: Arc<Pods>,
+    issuer: Arc<Issuer>,
     metrics: Arc<Metrics>,
     asking: Semaphore,
     remembered: Mutex<HashMap<[u8; 32], Remembered>>,
 }
 
 impl PodTokens {
-    /// Asks the API server behind `client`, and `pods`.
-    pub fn new(client: Client, pods: Arc<Pods>, metrics: Arc<Metrics>) -> Self {
-        Self { client, pods, metrics, asking: Semaphore::new(AT_ONCE), remembered: Mutex::default() }
+    /// Asks the API server behind `client`, or with it away `issuer`; and `pods`.
+    pub fn new(client: Client, pods: Arc<Pods>, issuer: Arc<Issuer>, metrics: Arc<Metrics>) -> Self {
+        Self { client, pods, issuer, metrics, asking: Semaphore::new(AT_ONCE), remembered: Mutex::default() }
     }
 
     /// The Pod that `token`, sent from `peer`, proves.
@@ -211,13 +214,29 @@ impl PodTokens {
         }
         let answer = match self.ask(token).await {
             Ok(answer) => answer,
-            Err(problem) => return self.recall(&hash, now, STALE).ok_or(TokenError::Unreachable { peer, problem }),
+            Err(problem) => {
+                let known = self.recall(&hash, now, STALE).map(Ok).or_else(|| Some(self.offline(token, peer, now)?));
+                return known.unwrap_or(Err(TokenError::Unreachable { peer, problem }));
+            }
         };
         let claims = read(answer, peer).inspect_err(|_| drop(self.remembered.lock().remove(&hash)))?;
         if let Some(ends) = end_of(token).filter(|ends| *ends > now) {
             self.remember(hash, Remembered { claims: claims.clone(), at: now, ends });
         }
         Ok(claims)
+    }
+
+    /// What the token itself says, where its issuer's keys are known. None: nothing can be told.
+    fn offline(&self, token: &str, peer: IpAddr, now: SystemTime) -> Option<Result<Claims, TokenError>> {
+        let claims = self.issuer.verify(token, AUDIENCE, now)?;
+        let account = claims.sub.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+        let Some((_, account)) = account.filter(|(namespace, _)| *namespace == claims.bound.namespace) else {
+            return Some(Err(TokenError::NoAccount { peer, user: claims.sub }));
+        };
+        Some(match claims.bound.pod {
+            Some(pod) => Ok(Claims { pod: Name::new(claims.bound.namespace, pod.name), uid: pod.uid, account: account.into() }),
+            None => Err(TokenError::Unbound { peer, account: format!("{}/{account}", claims.bound.namespace) }),
+        })
     }
 
     fn recall(&self, hash: &[u8; 32], now: SystemTime, most: Duration) -> Option<Claims> {

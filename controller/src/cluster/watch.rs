@@ -104,7 +104,11 @@ pub async fn watch(kind: &'static Kind, client: Client, events: mpsc::Sender<Eve
                 let absent = is_absent(&error);
                 if absent && (!had_any || now.duration_since(since) >= ABSENT_GRACE) {
                     if metrics.watch(kind.kind, WatchState::Absent) {
-                        tracing::info!(kind = kind.kind, group = kind.group, "the cluster does not have this kind: its CRD is not installed");
+                        tracing::info!(
+                            kind = kind.kind,
+                            group = kind.group,
+                            "the cluster does not have this kind: its CRD is not installed"
+                        );
                         if events.send(Event { kind, change: Change::Absent }).await.is_err() {
                             return;
                         }

@@ -35,6 +35,8 @@ struct Store {
     tokens: BTreeMap<String, Value>,
     /// Methods and paths, without queries, of everything that was asked.
     asked: Vec<String>,
+    /// Other documents, by path.
+    documents: BTreeMap<String, Value>,
     away: bool,
     /// Called before the next write to a path that ends so: somebody else is quicker.
     quicker: Option<(String, Value)>,
@@ -76,12 +78,21 @@ impl Api {
     /// The cluster does not have this kind, or has it.
     pub fn absent(&self, collection: &str, absent: bool) {
         let mut store = self.0.store.lock();
-        if absent { store.absent.insert(collection.into()) } else { store.absent.remove(collection) };
+        if absent {
+            store.absent.insert(collection.into())
+        } else {
+            store.absent.remove(collection)
+        };
     }
 
     /// TokenReview says this of that token.
     pub fn token(&self, token: &str, status: Value) {
         self.0.store.lock().tokens.insert(token.into(), status);
+    }
+
+    /// What it answers at that path.
+    pub fn document(&self, path: &str, document: Value) {
+        self.0.store.lock().documents.insert(path.into(), document);
     }
 
     /// It answers nothing but 503, or does again.
@@ -155,10 +166,16 @@ fn fits(object: &Value, selector: Option<&str>) -> bool {
 
 async fn answer(State(api): State<Api>, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_string());
-    let query: BTreeMap<String, String> = request.uri().query().into_iter().flat_map(|query| query.split('&')).filter_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        Some((name.to_string(), value.replace("%3D", "=").replace("%2F", "/")))
-    }).collect();
+    let query: BTreeMap<String, String> = request
+        .uri()
+        .query()
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .filter_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            Some((name.to_string(), value.replace("%3D", "=").replace("%2F", "/")))
+        })
+        .collect();
     let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.expect("a body");
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     {
@@ -167,12 +184,18 @@ async fn answer(State(api): State<Api>, request: Request) -> Response {
         if store.away {
             return refusal(503, "ServiceUnavailable");
         }
+        if let Some(document) = store.documents.get(&path) {
+            return axum::Json(document.clone()).into_response();
+        }
     }
     if path.ends_with("/tokenreviews") {
         let token = body.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
         let known = api.0.store.lock().tokens.get(token).cloned();
         let status = known.unwrap_or_else(|| json!({ "authenticated": false, "error": "invalid bearer token" }));
-        return axum::Json(json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {}, "spec": {}, "status": status })).into_response();
+        return axum::Json(
+            json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {}, "spec": {}, "status": status }),
+        )
+        .into_response();
     }
     let Some(asked) = Asked::parse(&path) else { return refusal(404, "NotFound") };
     if api.0.store.lock().absent.contains(&asked.place.0) {
@@ -206,12 +229,17 @@ async fn answer(State(api): State<Api>, request: Request) -> Response {
 fn list(api: &Api, (collection, namespace, _): &Place, selector: Option<&str>) -> Response {
     let store = api.0.store.lock();
     let inside = |place: &Place| place.0 == *collection && (namespace.is_empty() || place.1 == *namespace);
-    let items: Vec<Value> = store.objects.iter().filter(|(place, object)| inside(place) && fits(object, selector)).map(|(_, object)| {
-        // As a real one does it.
-        let mut item = object.clone();
-        item.as_object_mut().expect("an object").retain(|field, _| field != "kind" && field != "apiVersion");
-        item
-    }).collect();
+    let items: Vec<Value> = store
+        .objects
+        .iter()
+        .filter(|(place, object)| inside(place) && fits(object, selector))
+        .map(|(_, object)| {
+            // As a real one does it.
+            let mut item = object.clone();
+            item.as_object_mut().expect("an object").retain(|field, _| field != "kind" && field != "apiVersion");
+            item
+        })
+        .collect();
     let version = store.version.to_string();
     axum::Json(json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items })).into_response()
 }
@@ -253,9 +281,8 @@ fn write(api: &Api, method: &Method, asked: Asked, body: Value) -> Response {
     }
     let before = api.0.store.lock().objects.get(&place).cloned();
     let given = |name: &str| body["metadata"].get(name).filter(|value| !value.is_null()).cloned();
-    let conflicts = |before: &Value| {
-        ["resourceVersion", "uid"].iter().any(|name| given(name).is_some_and(|given| given != before["metadata"][*name]))
-    };
+    let conflicts =
+        |before: &Value| ["resourceVersion", "uid"].iter().any(|name| given(name).is_some_and(|given| given != before["metadata"][*name]));
     let mut object = match (method, &before) {
         (&Method::POST, Some(_)) => return refusal(409, "AlreadyExists"),
         (&Method::POST, None) => body,

@@ -8,8 +8,7 @@ use tokio_util::sync::CancellationToken;
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 
 /// Quicker than in a cluster. The duration is in whole seconds: the Lease has no others.
-const QUICK: Times =
-    Times { duration: Duration::from_secs(3), writes: Duration::from_millis(2000), period: Duration::from_millis(200) };
+const QUICK: Times = Times { duration: Duration::from_secs(3), writes: Duration::from_millis(2000), period: Duration::from_millis(200) };
 
 struct Replica {
     tenure: Tenure,

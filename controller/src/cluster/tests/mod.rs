@@ -2,6 +2,7 @@
 
 mod api;
 mod authority;
+mod issuer;
 mod lease;
 mod statuses;
 mod tokens;

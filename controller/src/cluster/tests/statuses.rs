@@ -105,7 +105,8 @@ fn of_a_gateway_conditions_of_others_stay_and_ours_that_are_no_longer_said_go() 
     let status = Status { observed_generation: 2, conditions: vec![accepted()], ..Status::default() };
     let addresses = Some(vec![json!({ "type": "IPAddress", "value": "192.0.2.1" })]);
     let change = change(StatusForm::Whole, Some(&Said { status, addresses }), &present, NOW).expect("a change");
-    let kinds: Vec<&str> = change["conditions"].as_array().expect("a list").iter().map(|one| one["type"].as_str().expect("a type")).collect();
+    let kinds: Vec<&str> =
+        change["conditions"].as_array().expect("a list").iter().map(|one| one["type"].as_str().expect("a type")).collect();
     assert_eq!(kinds, ["example.com/Audited", "Accepted"]);
     assert_eq!(change["addresses"], json!([{ "type": "IPAddress", "value": "192.0.2.1" }]));
 }
@@ -113,8 +114,11 @@ fn of_a_gateway_conditions_of_others_stay_and_ours_that_are_no_longer_said_go() 
 #[test]
 fn what_cannot_be_read_at_all_is_said_at_the_entries_that_there_were() {
     let present = json!({ "parents": [ours("public", json!([written("Accepted", "True", "Accepted", "", 3, EARLIER)])), others()] });
-    let status =
-        Status { observed_generation: 4, conditions: vec![Condition::fails("Accepted", "Invalid", "spec.rules: what")], ..Status::default() };
+    let status = Status {
+        observed_generation: 4,
+        conditions: vec![Condition::fails("Accepted", "Invalid", "spec.rules: what")],
+        ..Status::default()
+    };
     let change = change(StatusForm::Parents, Some(&Said { status, addresses: None }), &present, NOW).expect("a change");
     let condition = written("Accepted", "False", "Invalid", "spec.rules: what", 4, NOW);
     assert_eq!(change["parents"], json!([others(), ours("public", json!([condition]))]));

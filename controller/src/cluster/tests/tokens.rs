@@ -25,9 +25,10 @@ fn token(name: &str, ends: u64) -> String {
 }
 
 fn review(user: &str, pod: Option<(&str, &str)>) -> Value {
-    let extra = pod.map_or(json!({}), |(name, uid)| {
-        json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [uid] })
-    });
+    let extra = pod.map_or(
+        json!({}),
+        |(name, uid)| json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [uid] }),
+    );
     json!({ "authenticated": true, "audiences": [AUDIENCE], "user": { "username": user, "extra": extra } })
 }
 
@@ -38,7 +39,7 @@ fn orders() -> Value {
 fn judge(api: &Api) -> (PodTokens, Arc<Pods>) {
     let pods = Arc::new(Pods::default());
     pods.insert(Name::new("shop", "orders-0"), &pod("shop", "orders-0", "uid-1", "orders", ADDRESS));
-    (PodTokens::new(api.client(), pods.clone(), metrics()), pods)
+    (PodTokens::new(api.client(), pods.clone(), Arc::default(), metrics()), pods)
 }
 
 #[tokio::test]
@@ -82,9 +83,13 @@ async fn what_does_not_prove_a_pod_is_refused() {
         }),
         ("from elsewhere", orders(), own(), "10.1.0.8", |e| matches!(e, TokenError::OtherAddress { .. })),
         ("of a pod on its node's network", orders(), on_host(), ADDRESS, |e| matches!(e, TokenError::HostNetwork { .. })),
-        ("of two pods", with(&|a| a["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = json!(["uid-1", "uid-2"])), own(), ADDRESS, |e| {
-            matches!(e, TokenError::Unbound { .. })
-        }),
+        (
+            "of two pods",
+            with(&|a| a["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = json!(["uid-1", "uid-2"])),
+            own(),
+            ADDRESS,
+            |e| matches!(e, TokenError::Unbound { .. }),
+        ),
         // The Pod of that name in this namespace is not the one in the token's.
         ("of another namespace", review("system:serviceaccount:stock:orders", Some(("orders-0", "uid-1"))), own(), ADDRESS, |e| {
             matches!(e, TokenError::UnknownPod { .. })
@@ -94,7 +99,7 @@ async fn what_does_not_prove_a_pod_is_refused() {
         let api = Api::new();
         let pods = Arc::new(Pods::default());
         pods.insert(Name::new("shop", "orders-0"), &present);
-        let tokens = PodTokens::new(api.client(), pods, metrics());
+        let tokens = PodTokens::new(api.client(), pods, Arc::default(), metrics());
         api.token(&token("a", 3600), answer);
         let refused = tokens.judge(&token("a", 3600), from.parse().expect("an address"), now(0)).await.expect_err(what);
         assert!(is(&refused), "{what}: {refused:?}");

@@ -142,7 +142,9 @@ async fn from_an_empty_cluster_to_served_proxies_and_true_statuses() {
     controller.condition("gateways", "public", "/status/listeners/0/name", "http").await;
     controller.condition("httproutes", "orders", "/status/parents/0/controllerName", "selvage.dev/controller").await;
     // What runs for the Gateway, and its address once there is one.
-    for (collection, kind) in [("/apis/apps/v1/deployments", "Deployment"), ("/api/v1/services", "Service"), ("/api/v1/serviceaccounts", "ServiceAccount")] {
+    for (collection, kind) in
+        [("/apis/apps/v1/deployments", "Deployment"), ("/api/v1/services", "Service"), ("/api/v1/serviceaccounts", "ServiceAccount")]
+    {
         until(kind, || api.object(collection, "shop", "public-selvage").is_some()).await;
     }
     let mut service = api.object("/api/v1/services", "shop", "public-selvage").expect("a Service");
