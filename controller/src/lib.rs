@@ -6,12 +6,14 @@
 
 pub mod admission;
 pub mod ca;
+pub mod cluster;
 pub mod containers;
 pub mod crds;
 pub mod gateway_api;
 pub mod inject;
 pub mod provision;
 pub mod publish;
+pub mod run;
 pub mod settings;
 pub mod translate;
 pub mod webhook;

@@ -11,6 +11,7 @@ pub mod addresses;
 pub mod directory;
 pub(crate) mod endpoints;
 mod kinds;
+mod remove;
 pub mod route;
 pub mod schema;
 #[cfg(test)]

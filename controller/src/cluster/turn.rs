@@ -1,0 +1,233 @@
+//! The one loop that owns the World: events in, Resources and statuses out.
+//!
+//! ```text
+//! events ──take──► World ──(changed: at once, then at most every 50 ms)──► translate ──► publish
+//!                                                                              └──► statuses, namespaces, World for the writers
+//! ```
+
+use super::known::{Effect, Known, NotYet};
+use super::metrics::Metrics;
+use super::provisioning::addresses;
+use super::statuses::{Said, Statuses};
+use super::watch::{EVENTS, Event};
+use crate::publish::{Publication, Publisher, Share};
+use crate::translate::{Inputs, Status, Translation, translate};
+use crate::world::{Name, World};
+use selvage_config::VersionKey;
+use selvage_policy::{Key, TrustDomain};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// From one translation to the next, at least: a storm of events is one change.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// From one look at what proxies acknowledged to the next, at least: a rollout is one change of statuses.
+const DELIVERIES: Duration = Duration::from_millis(500);
+
+/// A World and what it came to.
+pub struct Seen {
+    /// The World.
+    pub world: Arc<World>,
+    /// What it came to.
+    pub translation: Translation,
+    /// Services of Gateways, whole.
+    pub services: BTreeMap<Name, Arc<Value>>,
+}
+
+/// What others look at.
+#[derive(Clone)]
+pub struct Outlook {
+    /// The World and its translation; none before everything was listed.
+    pub seen: watch::Sender<Option<Arc<Seen>>>,
+    /// What is to be said of each object.
+    pub statuses: watch::Sender<Option<Statuses>>,
+    /// Counts statuses that changed on the API server.
+    pub echoes: watch::Sender<u64>,
+    /// Every namespace.
+    pub namespaces: watch::Sender<BTreeSet<String>>,
+    /// Why nothing is published yet; none: it is.
+    pub not_yet: watch::Sender<Option<String>>,
+}
+
+impl Default for Outlook {
+    fn default() -> Self {
+        Self {
+            seen: watch::Sender::new(None),
+            statuses: watch::Sender::new(None),
+            echoes: watch::Sender::new(0),
+            namespaces: watch::Sender::new(BTreeSet::new()),
+            not_yet: watch::Sender::new(Some("starting".into())),
+        }
+    }
+}
+
+/// Everything before there is a certificate authority: waits until it is known for which trust domain.
+pub async fn first(known: &mut Known, events: &mut mpsc::Receiver<Event>, outlook: &Outlook) -> Option<TrustDomain> {
+    loop {
+        match known.trust_domain() {
+            Ok(domain) => return Some(domain.clone()),
+            Err(error) => waits(outlook, &error),
+        }
+        known.take(events.recv().await?);
+    }
+}
+
+fn waits(outlook: &Outlook, error: &NotYet) {
+    outlook.not_yet.send_if_modified(|present| {
+        let new = Some(error.to_string());
+        let changed = *present != new;
+        *present = new;
+        changed
+    });
+}
+
+/// The loop.
+pub struct Turn {
+    /// What is known.
+    pub known: Known,
+    /// What the watches see.
+    pub events: mpsc::Receiver<Event>,
+    /// The roots of workload identities.
+    pub roots: watch::Receiver<Vec<String>>,
+    /// Keys the versions of secrets.
+    pub version_key: VersionKey,
+    /// The trust domain that the certificate authority is made for.
+    pub trust_domain: TrustDomain,
+    /// Where Resources go.
+    pub publisher: Arc<Publisher>,
+    /// Where statuses go.
+    pub outlook: Outlook,
+    /// Where is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Turn {
+    /// Runs until stopped.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut deliveries = self.publisher.deliveries();
+        let mut dirty = true;
+        let mut next = Instant::now();
+        let mut judged: Option<Instant> = None;
+        loop {
+            let judge = judged.unwrap_or(next);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(next), if dirty => {
+                    self.turn().await;
+                    dirty = false;
+                    next = Instant::now() + INTERVAL;
+                }
+                event = self.events.recv() => {
+                    let Some(event) = event else { return };
+                    let effect = self.take(event);
+                    if effect.status {
+                        self.outlook.echoes.send_modify(|count| *count += 1);
+                    }
+                    dirty |= effect.world;
+                }
+                changed = self.roots.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    dirty = true;
+                }
+                changed = deliveries.changed(), if judged.is_none() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    judged = Some(Instant::now() + DELIVERIES);
+                }
+                () = tokio::time::sleep_until(judge), if judged.is_some() => {
+                    judged = None;
+                    self.judge();
+                }
+            }
+        }
+    }
+
+    /// Takes in this event and those that wait behind it.
+    fn take(&mut self, event: Event) -> Effect {
+        let mut effect = self.known.take(event);
+        for _ in 0..EVENTS {
+            match self.events.try_recv() {
+                Ok(event) => effect |= self.known.take(event),
+                Err(_) => break,
+            }
+        }
+        effect
+    }
+
+    async fn turn(&mut self) {
+        let trusted = match self.known.trust_domain() {
+            Ok(domain) if *domain == self.trust_domain => Ok(()),
+            Ok(domain) => Err(format!(
+                "the MeshConfig names the trust domain {domain}, but workloads have identities of {}: it cannot be changed, set it back",
+                self.trust_domain
+            )),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = trusted {
+            // What was published stays.
+            tracing::error!(error, "nothing new is published");
+            self.outlook.not_yet.send_replace(Some(error));
+            return;
+        }
+        let begun = Instant::now();
+        let world = Arc::new(self.known.world.clone());
+        let services = self.known.gateway_services.clone();
+        let (roots, version_key) = (self.roots.borrow_and_update().clone(), self.version_key.clone());
+        // Beside the tasks that serve: at thousands of objects this takes a while.
+        let translated = tokio::task::spawn_blocking(move || {
+            let translation = translate(&world, &Inputs { roots: &roots, version_key: &version_key });
+            Seen { world, translation, services }
+        });
+        let seen = match translated.await {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::error!(%error, "the World could not be translated: what was published stays");
+                self.outlook.not_yet.send_replace(Some("the last change could not be translated: see the log".into()));
+                return;
+            }
+        };
+        for error in self.publisher.publish(&publication(&seen.translation)) {
+            tracing::error!(%error, "a resource is too large: what was published of it stays");
+        }
+        let (resources, objects) = (seen.translation.resources.len(), seen.translation.statuses.len());
+        self.metrics.translated(begun.elapsed(), resources, objects, seen.world.malformed.len());
+        let namespaces: BTreeSet<String> = seen.world.namespaces.keys().map(|name| name.name.clone()).collect();
+        self.outlook.namespaces.send_if_modified(|present| std::mem::replace(present, namespaces.clone()) != namespaces);
+        self.outlook.seen.send_replace(Some(Arc::new(seen)));
+        self.outlook.not_yet.send_replace(None);
+        self.judge();
+    }
+
+    /// What is to be said of each object, now that so much of it is in force.
+    fn judge(&self) {
+        let Some(seen) = self.outlook.seen.borrow().clone() else { return };
+        let addresses = addresses(&seen);
+        let said = |key: &Key, status: &Status| {
+            let given = addresses.get(key).into_iter().flatten().filter_map(|one| serde_json::to_value(one).ok());
+            Said { status: status.clone(), addresses: (key.kind == "Gateway").then(|| given.collect()) }
+        };
+        let statuses: BTreeMap<_, _> = seen.translation.statuses.iter().map(|(key, status)| (key.clone(), said(key, status))).collect();
+        self.outlook.statuses.send_if_modified(|present| {
+            let changed = present.as_deref() != Some(&statuses);
+            *present = Some(Arc::new(statuses));
+            changed
+        });
+    }
+}
+
+/// Everything there is to publish.
+fn publication(translation: &Translation) -> Publication {
+    let share = |(proxy, keys): (&Key, &BTreeSet<Key>)| {
+        let identities = translation.identities.get(proxy).cloned().into_iter().collect();
+        (proxy.clone(), Share { keys: keys.clone(), identities })
+    };
+    Publication { resources: translation.resources.clone(), shares: translation.views.iter().map(share).collect() }
+}
