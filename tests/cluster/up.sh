@@ -59,6 +59,7 @@ fi
 setsid nsenter --net="/run/netns/$NETNS" ${DIES_WITH_US:+setpriv --pdeathsig KILL} \
     unshare --mount --pid --fork --kill-child --mount-proc ./node.sh >"$RUN/log/node.log" 2>&1 </dev/null 9>&- &
 echo $! >"$RUN/unshare.pid"
+disown # no message about its end
 until_ok() { # SECONDS WHAT COMMAND...
     local end=$((SECONDS + $1)) what=$2
     shift 2

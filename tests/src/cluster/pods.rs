@@ -77,7 +77,8 @@ pub fn pods(namespace: &str, labels: &str) -> Vec<Pod> {
 /// Kills the process of a container, with no chance to say goodbye, and waits until it runs again.
 pub fn crash(of: &Pod, container: &str) {
     let before = of.restarts(container);
-    let id = of.container_status(container).and_then(|status| status["containerID"].as_str()).map(|id| id.trim_start_matches("containerd://"));
+    let id =
+        of.container_status(container).and_then(|status| status["containerID"].as_str()).map(|id| id.trim_start_matches("containerd://"));
     let id = id.unwrap_or_else(|| panic!("{} has no running container {container}", of.name));
     let killed = Command::new("ctr").args(["tasks", "kill", "--signal", "SIGKILL", id]).output().expect("ctr is there");
     assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));

@@ -11,7 +11,16 @@ impl Away {
         let replicas = json("deployment", SYSTEM, "selvage-controller")["spec"]["replicas"].as_u64().expect("replicas");
         scale(0);
         eventually("the controller is gone", || {
-            let left = kubectl(&["get", "endpointslices", "-n", SYSTEM, "-l", "kubernetes.io/service-name=selvage-controller", "-o", "jsonpath={..addresses}"]);
+            let left = kubectl(&[
+                "get",
+                "endpointslices",
+                "-n",
+                SYSTEM,
+                "-l",
+                "kubernetes.io/service-name=selvage-controller",
+                "-o",
+                "jsonpath={..addresses}",
+            ]);
             left.trim().is_empty().then_some(())
         });
         Self(replicas)

@@ -54,7 +54,8 @@ fn tokens_that_prove_no_pod_of_the_mesh_are_refused() {
     std::fs::write(path("roots"), roots).expect("they are written");
     let here = |token: &str, what: &str| {
         std::fs::write(path("token"), token.trim()).expect("it is written");
-        let output = Command::new(env!("CARGO_BIN_EXE_caller")).args(stream(&at, &path("token"), &path("roots"))).output().expect("caller runs");
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_caller")).args(stream(&at, &path("token"), &path("roots"))).output().expect("caller runs");
         let said = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
         refused(&said, what);
     };
@@ -64,7 +65,18 @@ fn tokens_that_prove_no_pod_of_the_mesh_are_refused() {
     // A token of a pod of the mesh, shown by somebody at another address: here, the node.
     let guest = pod("bookshop", "guest");
     let uid = guest.object["metadata"]["uid"].as_str().expect("a uid");
-    let bound = ["create", "token", "-n", "bookshop", "guest", audience, "--bound-object-kind=Pod", "--bound-object-name=guest", "--bound-object-uid", uid];
+    let bound = [
+        "create",
+        "token",
+        "-n",
+        "bookshop",
+        "guest",
+        audience,
+        "--bound-object-kind=Pod",
+        "--bound-object-name=guest",
+        "--bound-object-uid",
+        uid,
+    ];
     here(&kubectl(&bound), "a stolen token");
 }
 

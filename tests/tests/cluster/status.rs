@@ -94,7 +94,8 @@ fn weights_are_told_and_within_reason() {
     let summary: Value = serde_json::from_str(&text).expect("the kubelet's summary");
     let mut most = [("controller", 0), ("edge", 0), ("sidecar", 0)];
     for pod in summary["pods"].as_array().expect("pods") {
-        let (name, namespace) = (pod["podRef"]["name"].as_str().unwrap_or_default(), pod["podRef"]["namespace"].as_str().unwrap_or_default());
+        let (name, namespace) =
+            (pod["podRef"]["name"].as_str().unwrap_or_default(), pod["podRef"]["namespace"].as_str().unwrap_or_default());
         for container in pod["containers"].as_array().into_iter().flatten() {
             let bytes = container["memory"]["rssBytes"].as_u64().or(container["memory"]["workingSetBytes"].as_u64()).unwrap_or_default();
             let role = match (namespace, container["name"].as_str().unwrap_or_default()) {

@@ -93,7 +93,11 @@ fn verdict(answer: &Answer) -> (u16, String, Value) {
     let body = match answer.header("content-type") {
         "application/problem+json" => same(&body),
         // An application's answer: what it answered, not which headers it saw.
-        _ => body.get("answer").and_then(|inside| inside.get("book").or(inside.get("order")).or(inside.get("reason"))).cloned().unwrap_or_default(),
+        _ => body
+            .get("answer")
+            .and_then(|inside| inside.get("book").or(inside.get("order")).or(inside.get("reason")))
+            .cloned()
+            .unwrap_or_default(),
     };
     (answer.status, answer.header("content-type").to_string(), body)
 }

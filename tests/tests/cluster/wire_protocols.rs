@@ -16,7 +16,9 @@ impl Strict {
         // A plain caller is the proof that it has arrived everywhere.
         for pod in pods("bookshop", "app=catalogue") {
             let target = pod.at(8080).to_string();
-            eventually("strict mode arrives", || (Cluster::ready().call("outside/stranger", &target, "/books")["status"] != 200).then_some(()));
+            eventually("strict mode arrives", || {
+                (Cluster::ready().call("outside/stranger", &target, "/books")["status"] != 200).then_some(())
+            });
         }
         strict
     }
@@ -27,7 +29,9 @@ impl Drop for Strict {
         set_mode("Permissive");
         for pod in pods("bookshop", "app=catalogue") {
             let target = pod.at(8080).to_string();
-            eventually("permissive mode is back", || (Cluster::ready().call("outside/stranger", &target, "/books")["status"] == 200).then_some(()));
+            eventually("permissive mode is back", || {
+                (Cluster::ready().call("outside/stranger", &target, "/books")["status"] == 200).then_some(())
+            });
         }
     }
 }
@@ -44,7 +48,13 @@ fn every_hop_of_the_mesh_proves_who_calls() {
     // By name, by address of the Service, by pod address, by headless name: the target's sidecar saw the guest's certificate.
     let service = selvage_tests::cluster::json("service", "bookshop", "catalogue");
     let address = service["spec"]["clusterIP"].as_str().expect("an address");
-    for to in ["catalogue:8080", "catalogue.bookshop.svc.cluster.local:8080", &format!("{address}:8080"), &catalogue.at(8080).to_string(), "catalogue-pods:8080"] {
+    for to in [
+        "catalogue:8080",
+        "catalogue.bookshop.svc.cluster.local:8080",
+        &format!("{address}:8080"),
+        &catalogue.at(8080).to_string(),
+        "catalogue-pods:8080",
+    ] {
         let said = cluster.call("bookshop/guest", to, "/books/2");
         assert_eq!(said["status"], 200, "{to}: {said}");
         assert_eq!(said["body"]["book"]["title"], "Middlemarch", "{to}: {said}");
@@ -66,7 +76,8 @@ fn plain_peers_are_served_in_permissive_mode_and_refused_in_strict() {
     let said = cluster.call("outside/stranger", service, "/books/2");
     assert_eq!(said["status"], 200, "{said}");
     assert!(said["body"]["seen"]["selvage-principal"].is_null(), "nobody proved anything: {said}");
-    let forged = cluster.caller("outside/stranger", &["call", service, "/books/2", "--header", "selvage-principal: spiffe://cluster.local/ns/x/sa/y"]);
+    let forged = cluster
+        .caller("outside/stranger", &["call", service, "/books/2", "--header", "selvage-principal: spiffe://cluster.local/ns/x/sa/y"]);
     assert!(forged["body"]["seen"]["selvage-principal"].is_null(), "{forged}");
 
     {
