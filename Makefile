@@ -3,6 +3,9 @@
 #   make run     build, and run the bookshop behind Selvage
 #   make check   the quick loop: format, lints, unit and loopback tests
 #   make test    everything (this is what CI runs)
+#   make e2e     the tests in a real Kubernetes alone: built (once a machine, a quarter of an hour), brought up, taken down; wants root
+#   make conformance   Gateway API's own suite in that Kubernetes; writes docs/conformance
+#   make image   the container images, as archives
 #   make gen     write again what is generated from the code: docs/reference, CRDs of the chart
 #   make clean   remove everything that was built
 #
@@ -14,7 +17,7 @@ PROFILE := ci
 BUILT := $(CARGO_TARGET_DIR)/$(PROFILE)
 CARGO_FLAGS := --locked --workspace --profile $(PROFILE)
 
-.PHONY: run build check test gen clean tools
+.PHONY: run build check test e2e conformance image gen clean tools
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -34,7 +37,19 @@ check: tools
 	.ci/parts fmt clippy unit
 
 test: tools
-	.ci/parts fmt clippy build unit suites
+	.ci/tools cluster
+	.ci/parts fmt clippy build unit suites cluster
+
+e2e: tools
+	.ci/tools cluster
+	.ci/parts build cluster
+
+conformance: tools
+	.ci/tools cluster
+	.ci/parts build conformance
+
+image: build
+	.ci/images $(BUILT) $(BUILT)/images
 
 gen: tools
 	SELVAGE_WRITE=1 cargo test $(CARGO_FLAGS) --test reference --test chart

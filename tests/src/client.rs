@@ -150,6 +150,20 @@ enum Sender {
 }
 
 impl Connection {
+    /// Whether another request can be sent on it: the peer has not closed it.
+    pub async fn is_usable(&mut self) -> bool {
+        match &mut self.sender {
+            Sender::One(sender) => sender.ready().await.is_ok(),
+            Sender::Two(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Gives a field another value in the requests to come.
+    pub fn rename(&mut self, name: &str, value: &str) {
+        let name = http::HeaderName::try_from(name).expect("a field name");
+        self.client.headers.insert(name, http::HeaderValue::try_from(value).expect("a field value"));
+    }
+
     /// Sends a request and reads the whole response.
     pub async fn send(&mut self, method: Method, path: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
         let scheme = if self.client.tls.is_some() { "https" } else { "http" };

@@ -1,0 +1,210 @@
+//! A client for pods of the test cluster, whose image has no shell: one request, some bytes, or a proxy's stream, as `kubectl exec` asks.
+//! Its answers are JSON on standard output.
+
+use anyhow::Context;
+use async_trait::async_trait;
+use clap::{Args, Parser, Subcommand};
+use http::Method;
+use selvage_config::wire::Rejected;
+use selvage_config::wire::client::{Client as Stream, Options, Sink, Text, Transaction};
+use selvage_policy::Key;
+use selvage_tests::Client;
+use selvage_tests::client::crypto;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// Longer than any answer takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client for pods of the test cluster.
+#[derive(Parser)]
+#[command(name = "caller")]
+struct Program {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Does nothing, until it is told to stop.
+    Wait,
+    /// One HTTP request: prints `{status, headers, body}`, or `{error}`.
+    Call(Call),
+    /// Sends a text over TCP: prints `{text}`, what came back for as many bytes, or `{error}`.
+    Say {
+        /// `host:port`.
+        to: String,
+        /// What to say.
+        text: String,
+    },
+    /// Sends back over TCP whatever comes, in capitals. Until it is told to stop.
+    Echo {
+        /// Where to listen.
+        listen: SocketAddr,
+    },
+    /// Speaks to the controller as a proxy does: prints `{given: [key]}`, or `{error}`.
+    Stream(Controller),
+}
+
+#[derive(Args)]
+struct Call {
+    /// `host:port`.
+    to: String,
+    /// Path and query.
+    target: String,
+    /// The Host, if it is to be another.
+    #[arg(long)]
+    host: Option<String>,
+    /// Another method than GET.
+    #[arg(long, default_value = "GET")]
+    method: Method,
+    /// `name: value`; may be repeated.
+    #[arg(long)]
+    header: Vec<String>,
+    /// HTTP/2 by prior knowledge.
+    #[arg(long)]
+    http2: bool,
+}
+
+#[derive(Args)]
+struct Controller {
+    /// `host:port`.
+    #[arg(long)]
+    controller: String,
+    /// The name in its certificate.
+    #[arg(long)]
+    name: String,
+    /// Roots of that certificate.
+    #[arg(long)]
+    roots: PathBuf,
+    /// The token.
+    #[arg(long)]
+    token: PathBuf,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    crypto();
+    let answer = match Program::parse().task {
+        Task::Wait => return until_told().await,
+        Task::Echo { listen } => tokio::select! {
+            ended = echo(listen) => return ended,
+            told = until_told() => return told,
+        },
+        Task::Call(request) => call(&request).await,
+        Task::Say { to, text } => say(&to, &text).await,
+        Task::Stream(controller) => stream(controller).await,
+    };
+    let answer = answer.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+    writeln!(std::io::stdout(), "{answer}").context("nobody reads the answer")
+}
+
+async fn until_told() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::terminate()).context("no signals")?.recv().await;
+    Ok(())
+}
+
+async fn resolve(to: &str) -> anyhow::Result<SocketAddr> {
+    tokio::net::lookup_host(to).await.with_context(|| to.to_string())?.next().with_context(|| format!("{to} has no address"))
+}
+
+async fn call(request: &Call) -> anyhow::Result<Value> {
+    let mut client = Client::new(resolve(&request.to).await?).with("host", request.host.as_deref().unwrap_or(&request.to));
+    for line in &request.header {
+        let (name, value) = line.split_once(':').with_context(|| format!("--header {line}: there is no colon"))?;
+        client = client.with(name.trim(), value.trim());
+    }
+    if request.http2 {
+        client = client.http2();
+    }
+    let answer = tokio::time::timeout(PATIENCE, client.try_send(request.method.clone(), &request.target, "")).await??;
+    let headers: BTreeMap<_, _> =
+        answer.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect();
+    let body = serde_json::from_slice(&answer.body).unwrap_or_else(|_| Value::String(answer.text()));
+    Ok(json!({ "status": answer.status, "headers": headers, "body": body }))
+}
+
+async fn say(to: &str, text: &str) -> anyhow::Result<Value> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(resolve(to).await?).await?;
+        stream.write_all(text.as_bytes()).await?;
+        let mut back = vec![0; text.len()];
+        stream.read_exact(&mut back).await?;
+        anyhow::Ok(json!({ "text": String::from_utf8_lossy(&back) }))
+    };
+    tokio::time::timeout(PATIENCE, exchange).await.context("no answer in time")?
+}
+
+async fn echo(listen: SocketAddr) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(listen).await.with_context(|| listen.to_string())?;
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        // Ends with its connection.
+        tokio::spawn(async move {
+            let mut chunk = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut chunk).await {
+                chunk.make_ascii_uppercase();
+                if stream.write_all(&chunk[..count]).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// Takes what it is given, and notes only what it is called: values may be private keys.
+struct Keys(tokio::sync::mpsc::UnboundedSender<Vec<Key>>);
+
+#[async_trait]
+impl Sink for Keys {
+    fn have(&self) -> BTreeMap<Key, String> {
+        BTreeMap::new()
+    }
+
+    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected> {
+        // Only the first one is waited for.
+        let _ = self.0.send(transaction.upserts.into_iter().map(|resource| resource.key).collect());
+        Vec::new()
+    }
+}
+
+async fn stream(controller: Controller) -> anyhow::Result<Value> {
+    let (told, mut given) = tokio::sync::mpsc::unbounded_channel();
+    let (client, driver) = Stream::new(
+        Options {
+            address: controller.controller,
+            server_name: controller.name,
+            roots: Text::File(controller.roots),
+            token: Text::File(controller.token),
+            node: "caller".into(),
+            backoff: (Duration::from_secs(1), Duration::from_secs(1)),
+        },
+        Keys(told),
+    );
+    let mut connection = client.connection();
+    let stop = CancellationToken::new();
+    let outcome = async {
+        tokio::select! {
+            keys = given.recv() => {
+                let keys: Vec<String> = keys.context("the stream ended")?.iter().map(Key::to_string).collect();
+                Ok(json!({ "given": keys }))
+            }
+            refused = connection.wait_for(|now| now.error.is_some()) => {
+                let error = refused.map(|now| now.error.clone().unwrap_or_default()).context("the stream ended")?;
+                Err(anyhow::anyhow!(error))
+            }
+        }
+    };
+    tokio::select! {
+        outcome = tokio::time::timeout(PATIENCE, outcome) => outcome.context("the controller does not answer")?,
+        () = driver.run(stop) => anyhow::bail!("the stream ended"),
+    }
+}

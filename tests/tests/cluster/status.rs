@@ -1,0 +1,132 @@
+//! What the platform says of itself: conditions that are true, `selvage status`, and what it all weighs.
+
+use super::ORDERS_CALLERS;
+use selvage_tests::cluster::{Applied, Cluster, eventually, json, kubectl, pods};
+use selvage_tests::program::program;
+use serde_json::Value;
+use std::process::Command;
+
+/// A condition of a policy's first ancestor that is ours, for its present generation.
+fn policy_condition(kind: &str, name: &str, condition: &str) -> Option<Value> {
+    let policy = json(kind, "bookshop", name);
+    let ancestors = policy["status"]["ancestors"].as_array()?.clone();
+    let ours = ancestors.into_iter().find(|ancestor| ancestor["controllerName"] == "selvage.dev/controller")?;
+    let generation = &policy["metadata"]["generation"];
+    ours["conditions"].as_array()?.iter().find(|one| one["type"] == condition && &one["observedGeneration"] == generation).cloned()
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_policy_that_every_proxy_holds_is_enforced() {
+    Cluster::ready();
+    for (kind, name) in [("authorizationpolicy", "orders-callers"), ("ratelimitpolicy", "per-client"), ("trafficpolicy", "orders")] {
+        for condition in ["Accepted", "ResolvedRefs", "Programmed", "Enforced"] {
+            let said = eventually(&format!("{kind} {name} is {condition}"), || {
+                policy_condition(kind, name, condition).filter(|said| said["status"] == "True")
+            });
+            assert!(said["message"].as_str().is_some_and(|message| !message.is_empty()), "{said}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_guard_that_some_callers_can_go_round_says_so() {
+    Cluster::ready();
+    // The library has no sidecar: who has none either reaches it unasked.
+    let _policy = Applied::new(
+        "apiVersion: selvage.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: { name: library, namespace: outside }\nspec:\n  \
+         targetRefs: [{ kind: Service, name: library }]\n  rules:\n  - { name: r, action: Deny, to: [{ paths: [/secret] }] }\n",
+    );
+    let said = eventually("the policy has a status", || {
+        let policy = json("authorizationpolicy", "outside", "library");
+        let conditions = policy["status"]["ancestors"][0]["conditions"].as_array()?.clone();
+        conditions.into_iter().find(|one| one["type"] == "Enforced" && one["status"] != "Unknown")
+    });
+    assert_eq!((&said["status"], &said["reason"]), (&"False".into(), &"Bypassable".into()), "{said}");
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn the_gateway_and_its_routes_say_how_they_are() {
+    Cluster::ready();
+    let class = json("gatewayclass", "", "selvage");
+    assert_eq!(class["status"]["conditions"][0]["status"], "True", "{class:#}");
+    let gateway = json("gateway", "bookshop", "public");
+    for condition in ["Accepted", "Programmed"] {
+        let conditions = gateway["status"]["conditions"].as_array().expect("conditions");
+        assert!(conditions.iter().any(|one| one["type"] == condition && one["status"] == "True"), "{:#}", gateway["status"]);
+    }
+    for (listener, routes) in [("http", 2), ("https", 2)] {
+        let listeners = gateway["status"]["listeners"].as_array().expect("listeners");
+        let one = listeners.iter().find(|one| one["name"] == listener).unwrap_or_else(|| panic!("{listener}: {:#}", gateway["status"]));
+        assert_eq!(one["attachedRoutes"], routes, "{one:#}");
+    }
+    // What was provisioned for it belongs to it, under the names that GEP-1762 gives.
+    for kind in ["deployment", "service", "serviceaccount"] {
+        let object = json(kind, "bookshop", "public-selvage");
+        assert_eq!(object["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"], "public", "{kind}");
+        assert_eq!(object["metadata"]["ownerReferences"][0]["name"], "public", "{kind}");
+    }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn selvage_status_lists_every_proxy() {
+    Cluster::ready();
+    let output = Command::new(program("selvage")).arg("status").output().expect("selvage runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let proxies = ["storefront", "catalogue", "orders", "guest"].map(|app| pods("bookshop", &format!("app={app}")));
+    let edges = pods("bookshop", "gateway.networking.k8s.io/gateway-name=public");
+    for pod in proxies.iter().flatten().chain(&edges) {
+        let line = said.lines().find(|line| line.contains(&pod.name)).unwrap_or_else(|| panic!("{} is missing:\n{said}", pod.name));
+        let role = if edges.iter().any(|edge| edge.name == pod.name) { "edge" } else { "sidecar" };
+        assert!(line.contains(role) && line.contains(env!("CARGO_PKG_VERSION")), "{line}");
+    }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn weights_are_told_and_within_reason() {
+    Cluster::ready();
+    let text = kubectl(&["get", "--raw", "/api/v1/nodes/node0/proxy/stats/summary"]);
+    let summary: Value = serde_json::from_str(&text).expect("the kubelet's summary");
+    let mut most = [("controller", 0), ("edge", 0), ("sidecar", 0)];
+    for pod in summary["pods"].as_array().expect("pods") {
+        let (name, namespace) =
+            (pod["podRef"]["name"].as_str().unwrap_or_default(), pod["podRef"]["namespace"].as_str().unwrap_or_default());
+        for container in pod["containers"].as_array().into_iter().flatten() {
+            let bytes = container["memory"]["rssBytes"].as_u64().or(container["memory"]["workingSetBytes"].as_u64()).unwrap_or_default();
+            let role = match (namespace, container["name"].as_str().unwrap_or_default()) {
+                ("selvage-system", _) => "controller",
+                ("bookshop", "selvage-proxy") => "sidecar",
+                ("bookshop", _) if name.starts_with("public-selvage") => "edge",
+                _ => continue,
+            };
+            for (_, largest) in most.iter_mut().filter(|(known, _)| *known == role) {
+                *largest = bytes.max(*largest);
+            }
+        }
+    }
+    for (role, bytes) in most {
+        eprintln!("measured: memory of the largest {role}: {:.1} MiB resident", bytes as f64 / f64::from(1 << 20));
+        assert!((1 << 20..256 << 20).contains(&bytes), "{role}: {bytes} bytes");
+    }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn explain_says_what_the_cluster_does() {
+    Cluster::ready();
+    // The same manifests, read from the directory: hop by hop the policy by name, as live traffic is refused in `thread`.
+    let bookshop = selvage_tests::Directory::copy_of("examples/bookshop");
+    let through_the_edge = ["--gateway", "bookshop/public", "--url", "http://shop.example:8080/orders/17"];
+    let from_a_sidecar = ["--from", "bookshop/catalogue", "--url", "http://orders.bookshop:8080/orders/17"];
+    for request in [through_the_edge, from_a_sidecar] {
+        let output = Command::new(program("selvage")).arg("explain").arg(bookshop.path()).args(request).args(["-o", "json"]).output();
+        let output = output.expect("selvage runs");
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        assert_eq!((&said["reason"], &said["policy"]), (&"authorization_denied".into(), &ORDERS_CALLERS.into()), "{said:#}");
+    }
+}

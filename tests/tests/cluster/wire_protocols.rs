@@ -1,0 +1,149 @@
+//! What passes between pods: mutual TLS without configuration, plain peers by the mode, every protocol, every way to name a destination.
+
+use super::identity;
+use http::Version;
+use selvage_tests::Client;
+use selvage_tests::cluster::{Cluster, eventually, kubectl, pod, pods};
+use selvage_tests::grpc::Catalogue;
+
+/// The whole mesh in strict mode, until it is dropped.
+pub struct Strict;
+
+impl Strict {
+    pub fn on() -> Self {
+        set_mode("Strict");
+        let strict = Self;
+        // A plain caller is the proof that it has arrived everywhere.
+        for pod in pods("bookshop", "app=catalogue") {
+            let target = pod.at(8080).to_string();
+            eventually("strict mode arrives", || {
+                (Cluster::ready().call("outside/stranger", &target, "/books")["status"] != 200).then_some(())
+            });
+        }
+        strict
+    }
+}
+
+impl Drop for Strict {
+    fn drop(&mut self) {
+        set_mode("Permissive");
+        for pod in pods("bookshop", "app=catalogue") {
+            let target = pod.at(8080).to_string();
+            eventually("permissive mode is back", || {
+                (Cluster::ready().call("outside/stranger", &target, "/books")["status"] == 200).then_some(())
+            });
+        }
+    }
+}
+
+fn set_mode(mode: &str) {
+    kubectl(&["patch", "meshconfig", "default", "--type=merge", "-p", &format!("{{\"spec\":{{\"mtls\":\"{mode}\"}}}}")]);
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn every_hop_of_the_mesh_proves_who_calls() {
+    let cluster = Cluster::ready();
+    let catalogue = &pods("bookshop", "app=catalogue")[0];
+    // By name, by address of the Service, by pod address, by headless name: the target's sidecar saw the guest's certificate.
+    let service = selvage_tests::cluster::json("service", "bookshop", "catalogue");
+    let address = service["spec"]["clusterIP"].as_str().expect("an address");
+    for to in [
+        "catalogue:8080",
+        "catalogue.bookshop.svc.cluster.local:8080",
+        &format!("{address}:8080"),
+        &catalogue.at(8080).to_string(),
+        "catalogue-pods:8080",
+    ] {
+        let said = cluster.call("bookshop/guest", to, "/books/2");
+        assert_eq!(said["status"], 200, "{to}: {said}");
+        assert_eq!(said["body"]["book"]["title"], "Middlemarch", "{to}: {said}");
+        assert_eq!(said["body"]["seen"]["selvage-principal"], identity("guest"), "{to}: {said}");
+    }
+    // Nobody gives himself another name.
+    let said = cluster.caller(
+        "bookshop/guest",
+        &["call", "catalogue:8080", "/books/2", "--header", &format!("selvage-principal: {}", identity("storefront"))],
+    );
+    assert_eq!(said["body"]["seen"]["selvage-principal"], identity("guest"), "{said}");
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn plain_peers_are_served_in_permissive_mode_and_refused_in_strict() {
+    let cluster = Cluster::ready();
+    let service = "catalogue.bookshop:8080";
+    let said = cluster.call("outside/stranger", service, "/books/2");
+    assert_eq!(said["status"], 200, "{said}");
+    assert!(said["body"]["seen"]["selvage-principal"].is_null(), "nobody proved anything: {said}");
+    let forged = cluster
+        .caller("outside/stranger", &["call", service, "/books/2", "--header", "selvage-principal: spiffe://cluster.local/ns/x/sa/y"]);
+    assert!(forged["body"]["seen"]["selvage-principal"].is_null(), "{forged}");
+
+    {
+        let _strict = Strict::on();
+        let said = cluster.call("outside/stranger", service, "/books/2");
+        assert_eq!(said["body"]["reason"], "mesh_required", "{said}");
+        let bell = pod("bookshop", "guest").at(7000).to_string();
+        let said = cluster.caller("outside/stranger", &["say", &bell, "hello"]);
+        assert!(said["error"].is_string(), "plain TCP is let in: {said}");
+        // The mesh itself goes on, the edge included.
+        let said = cluster.call("bookshop/guest", "catalogue:8080", "/books/2");
+        assert_eq!(said["status"], 200, "{said}");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async { cluster.edge().get("/books/2").await.expect(200) });
+        // Out of the mesh there is no mesh TLS to be had; nothing about that changes.
+        let said = cluster.call("bookshop/guest", "library.outside:8080", "/books/2");
+        assert_eq!(said["status"], 200, "{said}");
+    }
+    let said = cluster.call("outside/stranger", service, "/books/2");
+    assert_eq!(said["status"], 200, "{said}");
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn destinations_outside_the_mesh_pass_through() {
+    let cluster = Cluster::ready();
+    let library = pod("outside", "library");
+    for to in ["library.outside:8080", &library.at(8080).to_string()] {
+        let said = cluster.call("bookshop/guest", to, "/books/2");
+        assert_eq!(said["status"], 200, "{to}: {said}");
+        assert!(said["body"]["seen"]["selvage-principal"].is_null(), "{to}: {said}");
+    }
+    // The edge reaches through Services only what routes name; a port where nobody listens is refused, not hung.
+    let said = cluster.call("bookshop/guest", &library.at(8099).to_string(), "/");
+    assert!(said["error"].is_string() || said["status"].as_u64().is_some_and(|status| status >= 500), "{said}");
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn opaque_tcp_passes_two_sidecars() {
+    let cluster = Cluster::ready();
+    let bell = pod("bookshop", "guest").at(7000).to_string();
+    for from in ["bookshop/guest", "outside/stranger"] {
+        for to in ["bell.bookshop:7000", &bell] {
+            let said = cluster.caller(from, &["say", to, "ding dong"]);
+            assert_eq!(said["text"], "DING DONG", "{from} to {to}: {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the test cluster: make e2e"]
+async fn every_protocol_enters_at_the_edge() {
+    let cluster = Cluster::ready();
+    let two = cluster.edge().http2().get("/books/1").await.expect(200);
+    assert_eq!(two.version, Version::HTTP_2);
+    let https = Client::new(cluster.gateway(8443)).with("x-client", "cluster-tls");
+    let answer = https.clone().tls(&cluster.tls, "bookshop.example").get("/books/1").await.expect(200).json();
+    assert_eq!(answer["seen"]["x-forwarded-proto"], "https");
+    let answer = https.http2().tls(&cluster.tls, "localhost").get("/books/1").await.expect(200);
+    assert_eq!(answer.version, Version::HTTP_2);
+
+    let catalogue = Catalogue::connect(cluster.gateway(8080), "grpc.bookshop.example").await;
+    let (book, metadata) = catalogue.get_with(3, &[("x-client", "cluster-grpc")]).await.expect("a book");
+    assert_eq!(book["title"], "Moby-Dick");
+    assert_eq!(metadata.get("seen-selvage-principal").expect("the principal"), &*identity("public-selvage"));
+    assert_eq!(catalogue.list().await.expect("books").len(), 4);
+    assert_eq!(catalogue.get(99).await.expect_err("no such book").code(), tonic::Code::NotFound);
+}
