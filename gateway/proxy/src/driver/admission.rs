@@ -10,6 +10,7 @@ use selvage_policy::list::Purpose;
 use selvage_policy::traffic::Settings;
 use selvage_policy::{Denial, Reason};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A response that has been sent already ends the request; otherwise it goes upstream.
@@ -27,7 +28,7 @@ fn prepare(session: &mut Session, ctx: &mut Context) -> Result<Option<(u16, Stri
     ctx.about.clone_from(&about);
     ctx.head.protocol = head::protocol(session.req_header());
     let snapshot = ctx.shared.snapshot.load_full();
-    let Some(connection) = about.as_deref().and_then(Connection::in_digest) else {
+    let Some(connection) = about.as_deref().and_then(Connection::in_digest).map(|connection| &**connection) else {
         return Err(Denial::of(Reason::ProxyError, "the connection is not known"));
     };
     ctx.source.address = connection.peer.ip();
@@ -40,7 +41,7 @@ fn prepare(session: &mut Session, ctx: &mut Context) -> Result<Option<(u16, Stri
     let arrival = Arrival::from(connection);
     let listener = decide::listener(&snapshot, arrival, Some(&ctx.head.host))?;
     ctx.standing = hygiene::Standing::of(&listener.spec, ctx.source.principal.as_ref());
-    ctx.trace = trace::Trace::of(&session.req_header().headers, ctx.standing);
+    ctx.trace = Arc::new(trace::Trace::of(&session.req_header().headers, ctx.standing));
     ctx.told = hygiene::clean(session.req_header_mut(), ctx.standing, ctx.head.upgrade)?;
     ctx.source.address = ctx.told.client.unwrap_or(ctx.source.address);
     ctx.scheme = ctx.told.scheme.unwrap_or_else(|| decide::scheme(&listener, arrival));

@@ -15,6 +15,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use selvage_policy::refusal::{Caller, render};
 use selvage_policy::{Denial, Reason};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -89,6 +90,9 @@ fn denial(error: &Error, ctx: &Context) -> Option<Denial> {
             ErrorSource::Upstream,
             ConnectRefused | ConnectNoRoute | ConnectError | SocketError | TLSHandshakeFailure | InvalidCert | HandshakeError,
         ) => because(Reason::UpstreamConnect, "connecting to the backend failed"),
+        (ErrorSource::Upstream, _) if ctx.head.caller() == Caller::Grpc => {
+            because(Reason::UpstreamReset, "the backend broke off, or answered something that is no HTTP/2, which gRPC needs")
+        }
         (ErrorSource::Upstream, _) => because(Reason::UpstreamReset, "the backend broke off or answered something that is no HTTP"),
         (ErrorSource::Internal | ErrorSource::Unset, _) => because(Reason::ProxyError, "the proxy failed"),
     }
@@ -98,7 +102,7 @@ fn denial(error: &Error, ctx: &Context) -> Option<Denial> {
 pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, denial: Denial) -> Result<()> {
     if ctx.trace.request_id.is_empty() {
         // Refused before it was known who sent it: then nobody's names count.
-        ctx.trace = Trace::of(&session.req_header().headers, Standing::Stranger);
+        ctx.trace = Arc::new(Trace::of(&session.req_header().headers, Standing::Stranger));
     }
     let caller = ctx.head.caller();
     let refusal = render(&denial, caller, &ctx.trace.request_id);
@@ -110,7 +114,10 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, denial: Den
     if ctx.standing.is_fellow() {
         response.insert_header(ORIGIN, if ctx.reached { APPLICATION } else { PROXY })?;
     }
-    if matches!(denial.reason, Reason::BadRequest | Reason::HeadersTooLarge | Reason::BodyTooLarge | Reason::RequestTimeout) {
+    if matches!(
+        denial.reason,
+        Reason::BadRequest | Reason::TargetTooLong | Reason::HeadersTooLarge | Reason::BodyTooLarge | Reason::RequestTimeout
+    ) {
         // Where the framing is in doubt, what follows is no request.
         session.set_keepalive(None);
     }

@@ -91,9 +91,10 @@ pub(crate) fn clean(req: &mut RequestHeader, standing: Standing, upgrade: bool) 
             req.remove_header(name);
         }
     }
-    // Pingora loses trailers on HTTP/1.1 hops, so nobody is told that there will be any.
+    // Pingora loses the trailers of requests, and on HTTP/1.1 hops those of responses; so nobody is told that there will be any, and nobody
+    // is told of a client that would take them where they cannot reach it.
+    req.remove_header(&TRAILER);
     if req.version != Version::HTTP_2 {
-        req.remove_header(&TRAILER);
         req.remove_header(&TE);
     } else if req.headers.get(TE).is_some_and(|value| value != "trailers") {
         req.remove_header(&TE);
@@ -103,10 +104,20 @@ pub(crate) fn clean(req: &mut RequestHeader, standing: Standing, upgrade: bool) 
 
 /// Removes what only we say.
 pub(crate) fn unsay(req: &mut RequestHeader) {
-    let ours: SmallVec<[HeaderName; 8]> = req.headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
-    for name in &ours {
+    for name in &ours(&req.headers) {
         req.remove_header(name);
     }
+}
+
+/// The same in fields alone.
+pub(crate) fn unsay_in(headers: &mut HeaderMap) {
+    for name in &ours(headers) {
+        headers.remove(name);
+    }
+}
+
+fn ours(headers: &HeaderMap) -> SmallVec<[HeaderName; 8]> {
+    headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect()
 }
 
 /// Whether a field's name is one only we write. Some servers read `_` as `-`, so that is no disguise.

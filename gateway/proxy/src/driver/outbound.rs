@@ -3,10 +3,9 @@
 use super::context::{Context, Way};
 use super::head::{bad, retarget};
 use super::hygiene::{ATTEMPT, DEADLINE, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, PRINCIPAL};
-use super::trace::{REQUEST_ID, TRACEPARENT, TRACESTATE};
 use crate::snapshot::rewrite;
 use http::Version;
-use http::header::{HOST, HeaderName, TE, TRAILER};
+use http::header::{HOST, HeaderName, TE};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 use selvage_policy::Denial;
@@ -18,7 +17,6 @@ pub(super) fn complete(ctx: &mut Context, req: &mut RequestHeader) -> Result<(),
     let fellow = ctx.tries.last.as_ref().is_some_and(|state| state.endpoint.identity.is_some());
     if req.version != Version::HTTP_2 {
         // Pingora loses trailers on HTTP/1.1 hops.
-        req.remove_header(&TRAILER);
         req.remove_header(&TE);
     }
     let set = |req: &mut RequestHeader, name: HeaderName, value: &str| {
@@ -44,11 +42,7 @@ pub(super) fn complete(ctx: &mut Context, req: &mut RequestHeader) -> Result<(),
 /// Applies the forwarding headers, then the filters of the rule and the backend; gives the new host where there is one.
 pub(super) fn rewrite(ctx: &Context, req: &mut RequestHeader) -> Result<Option<String>, Denial> {
     let unwritable = |_| bad("a header of the request cannot be written");
-    req.insert_header(REQUEST_ID, ctx.trace.request_id.as_str()).map_err(unwritable)?;
-    req.insert_header(TRACEPARENT, ctx.trace.parent.as_str()).map_err(unwritable)?;
-    if ctx.trace.begun_here {
-        req.remove_header(&TRACESTATE);
-    }
+    ctx.trace.write(req);
     req.insert_header(FORWARDED_FOR, ctx.source.address.to_string()).map_err(unwritable)?;
     req.insert_header(FORWARDED_PROTO, ctx.scheme).map_err(unwritable)?;
     match &ctx.told.host {

@@ -2,11 +2,11 @@
 
 use super::context::{Context, Way};
 use super::hygiene::ORIGIN;
-use super::{expiry, fail, retries};
+use super::{fail, leash, retries};
 use crate::observe::labels::Attempt;
 use crate::snapshot::rewrite;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, LOCATION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Version};
 use pingora_core::Result;
 use pingora_core::protocols::http::HttpTask;
 use pingora_http::ResponseHeader;
@@ -33,10 +33,12 @@ pub(super) fn attempted(session: &Session, ctx: &mut Context, response: &Respons
     }
     ctx.shared.metrics.upstream.attempt(Attempt::Answered);
     ctx.answered = true;
+    ctx.status = status;
+    ctx.has_trailers = response.version == Version::HTTP_2 && session.is_http2();
     // A day-long stream keeps what its rule needs, not a configuration.
     ctx.snapshot = None;
     if let Some(deadline) = ctx.deadline.filter(|_| status != 101) {
-        expiry::arm(deadline);
+        leash::arm(deadline);
     }
     Ok(())
 }
@@ -56,7 +58,7 @@ pub(super) fn pass(session: &mut Session, ctx: &mut Context, response: &mut Resp
     if is_interim(response.status) {
         return Ok(());
     }
-    remove_hop_by_hop(response, session.is_http2());
+    remove_hop_by_hop(response, ctx.has_trailers);
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         // From here on silence is the application's right, as on any opaque connection.
         session.as_downstream_mut().set_read_timeout(Some(crate::l4::IDLE));
@@ -114,7 +116,7 @@ fn remove_ours(response: &mut ResponseHeader) {
 }
 
 /// RFC 9110 section 7.6.1. `Connection` itself Pingora writes anew.
-fn remove_hop_by_hop(response: &mut ResponseHeader, to_http2: bool) {
+fn remove_hop_by_hop(response: &mut ResponseHeader, has_trailers: bool) {
     let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let nominated: SmallVec<[HeaderName; 2]> = response
         .headers
@@ -134,7 +136,8 @@ fn remove_hop_by_hop(response: &mut ResponseHeader, to_http2: bool) {
         response.remove_header(&UPGRADE);
         response.remove_header(&CONNECTION);
     }
-    if !to_http2 {
+    if !has_trailers {
+        // None will come: see `hygiene::clean`.
         response.remove_header(&TRAILER);
     }
 }

@@ -4,23 +4,23 @@
 //! part without a span of its own). A request id from outside is replaced, so that nobody outside names our requests.
 
 use super::hygiene::Standing;
-use http::HeaderMap;
-use http::header::HeaderName;
+use crate::snapshot::rewrite::Fields;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 
 /// The request id's field.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context.
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Vendors' part of it; means nothing without the other.
-pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Longest request id that is kept.
 const MAX_ID: usize = 128;
 
 /// The names of a request.
 #[derive(Debug, Default)]
-pub(super) struct Trace {
+pub(crate) struct Trace {
     /// Its id.
     pub(super) request_id: String,
     /// Its `traceparent`.
@@ -47,6 +47,18 @@ impl Trace {
                 || format!("00-{:032x}-{:016x}-00", rng.random::<u128>().max(1), rng.random::<u64>().max(1)),
                 str::to_string,
             ),
+        }
+    }
+
+    /// Writes the names into a head, in place of any that are there.
+    pub(crate) fn write(&self, fields: &mut impl Fields) {
+        let names = [(REQUEST_ID, &self.request_id), (TRACEPARENT, &self.parent)];
+        // What was taken from a field fits into one, and what was made is hexadecimal.
+        for (name, text) in names.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::from_str(text).ok()?))) {
+            fields.set(name, text);
+        }
+        if self.begun_here {
+            fields.remove(&TRACESTATE);
         }
     }
 

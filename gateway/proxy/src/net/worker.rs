@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 pub const MAX_CONNECTIONS: usize = 16_384;
 /// Connections of one socket at once: a flood on one listener leaves room for the others.
 pub const MAX_PER_SOCKET: usize = 12_288;
+/// Connections reviewed in a row; requests of this worker wait meanwhile.
+const REVIEWED: usize = 64;
 /// Idle upstream connections a worker keeps.
 const UPSTREAM_POOL: usize = 1024;
 
@@ -47,16 +49,9 @@ pub struct Shared {
     pub max_connections: usize,
     /// Connections at once on one socket.
     pub max_per_socket: usize,
-    open: Mutex<HashMap<u64, Open>>,
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
     numbers: AtomicU64,
     requests: AtomicUsize,
-}
-
-/// One connection that is open.
-struct Open {
-    listener: Arc<Key>,
-    meshed: bool,
-    closing: Closing,
 }
 
 /// Counts a request until dropped.
@@ -134,20 +129,31 @@ impl Shared {
     }
 
     /// Puts a connection on the list.
-    pub fn register(&self, listener: &Arc<Key>, meshed: bool, closing: &Closing) -> Registered<'_> {
+    pub fn register(&self, connection: &Arc<Connection>) -> Registered<'_> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().insert(number, Open { listener: listener.clone(), meshed, closing: closing.clone() });
+        self.open.lock().insert(number, connection.clone());
         Registered { shared: self, number }
     }
 
     /// The ends of open connections that `listeners` no longer allow: their listener is gone, or takes mesh TLS only by now.
     pub fn outlived(&self, listeners: &HashMap<Key, Arc<Listener>>) -> Vec<Closing> {
-        let gone = |open: &Open| match listeners.get(&*open.listener) {
-            Some(listener) => !open.meshed && listener.spec.mesh == Some(MeshMode::Strict),
+        let gone = |open: &Connection| match listeners.get(&*open.listener) {
+            Some(listener) => open.principal().is_none() && listener.spec.mesh == Some(MeshMode::Strict),
             None => true,
         };
         let open = self.open.lock();
         open.values().filter(|open| !open.closing.is_draining() && gone(open)).map(|open| open.closing.clone()).collect()
+    }
+
+    /// Ends what is under way and would be refused under `snapshot`.
+    pub async fn review(&self, snapshot: &Snapshot) {
+        let open: Vec<Arc<Connection>> = self.open.lock().values().cloned().collect();
+        for (number, connection) in open.iter().enumerate() {
+            connection.review(snapshot);
+            if number % REVIEWED == REVIEWED - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 }
 
