@@ -10,7 +10,6 @@ use selvage_policy::list::Purpose;
 use selvage_policy::traffic::Settings;
 use selvage_policy::{Denial, Reason};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A response that has been sent already ends the request; otherwise it goes upstream.
@@ -41,17 +40,17 @@ fn prepare(session: &mut Session, ctx: &mut Context) -> Result<Option<(u16, Stri
     let arrival = Arrival::from(connection);
     let listener = decide::listener(&snapshot, arrival, Some(&ctx.head.host))?;
     ctx.standing = hygiene::Standing::of(&listener.spec, ctx.source.principal.as_ref());
-    ctx.trace = Arc::new(trace::Trace::of(&session.req_header().headers, ctx.standing));
+    ctx.trace = trace::Trace::of(&session.req_header().headers, ctx.standing);
     ctx.told = hygiene::clean(session.req_header_mut(), ctx.standing, ctx.head.upgrade)?;
     ctx.source.address = ctx.told.client.unwrap_or(ctx.source.address);
     ctx.scheme = ctx.told.scheme.unwrap_or_else(|| decide::scheme(&listener, arrival));
     ctx.destination.address = decide::target(&listener, arrival.bind, arrival.destination);
-    ctx.listener = Some(listener);
+    ctx.listener = Some(listener.clone());
     ctx.snapshot = Some(snapshot.clone());
     // The kernel denies where a filter panics; this is for what lies around it, so that no fault of ours lets a request pass.
     let decided = catch_unwind(AssertUnwindSafe(|| {
         let exchange = ctx.exchange(session.req_header());
-        let decided = decide::request(&snapshot, arrival, &exchange, Purpose::Live);
+        let decided = decide::request_at(&snapshot, listener, arrival, &exchange, Purpose::Live);
         let settings = match (&decided.next, &decided.listener) {
             (Ok(Next::Local(_) | Next::PassThrough(_)), Some(listener)) => listener.settings.resolve(&exchange).into_owned(),
             _ => Settings::default(),

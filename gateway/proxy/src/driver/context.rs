@@ -49,7 +49,7 @@ pub struct Context {
     pub(super) head: Head,
     pub(super) standing: Standing,
     pub(super) told: Told,
-    pub(super) trace: Arc<Trace>,
+    pub(super) trace: Trace,
     pub(super) scheme: &'static str,
     pub(super) source: Source,
     pub(super) destination: Destination,
@@ -91,7 +91,7 @@ impl Context {
             head: Head { host: String::new(), port: None, protocol: Protocol::Http1, upgrade: false, expects: false },
             standing: Standing::Stranger,
             told: Told::default(),
-            trace: Arc::default(),
+            trace: Trace::default(),
             scheme: "http",
             source: Source { address: nowhere.ip(), principal: None },
             destination: Destination { address: nowhere },
@@ -174,7 +174,7 @@ impl Context {
         let endpoint = self.tries.last.as_ref();
         self.shared.log(&Entry {
             time: rfc3339(self.wall),
-            request_id: &self.trace.request_id,
+            request_id: self.trace.request_id(),
             trace_id: self.trace.id(),
             listener: self.listener.as_ref().map(|listener| listener.key.to_string()),
             route: self.matched.as_ref().map(|matched| matched.rule.route.to_string()),

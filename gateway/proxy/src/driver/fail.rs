@@ -15,7 +15,6 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use selvage_policy::refusal::{Caller, render};
 use selvage_policy::{Denial, Reason};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -100,12 +99,12 @@ fn denial(error: &Error, ctx: &Context) -> Option<Denial> {
 
 /// Sends a refusal.
 pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, denial: Denial) -> Result<()> {
-    if ctx.trace.request_id.is_empty() {
+    if ctx.trace.request_id().is_empty() {
         // Refused before it was known who sent it: then nobody's names count.
-        ctx.trace = Arc::new(Trace::of(&session.req_header().headers, Standing::Stranger));
+        ctx.trace = Trace::of(&session.req_header().headers, Standing::Stranger);
     }
     let caller = ctx.head.caller();
-    let refusal = render(&denial, caller, &ctx.trace.request_id);
+    let refusal = render(&denial, caller, ctx.trace.request_id());
     let mut response = ResponseHeader::build(refusal.status, Some(refusal.fields.len() + 4))?;
     for (name, value) in &refusal.fields {
         response.insert_header(*name, value.as_str())?;

@@ -5,6 +5,7 @@
 
 use super::hygiene::Standing;
 use crate::snapshot::rewrite::Fields;
+use bytes::{BufMut, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 
@@ -15,56 +16,88 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Vendors' part of it; means nothing without the other.
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// Bytes of an id and of a parent that are made here.
+const ID: usize = 32;
+const PARENT: usize = 55;
 /// Longest request id that is kept.
 const MAX_ID: usize = 128;
 
-/// The names of a request.
-#[derive(Debug, Default)]
+/// The names of a request, as fields carry them: copies share their bytes.
+#[derive(Clone, Debug)]
 pub(crate) struct Trace {
     /// Its id.
-    pub(super) request_id: String,
+    request_id: HeaderValue,
     /// Its `traceparent`.
-    pub(super) parent: String,
+    parent: HeaderValue,
     /// The parent was made here: any `tracestate` is nobody's.
-    pub(super) begun_here: bool,
+    begun_here: bool,
+}
+
+impl Default for Trace {
+    /// Of a request that is not known yet: empty.
+    fn default() -> Self {
+        let empty = HeaderValue::from_static("");
+        Self { request_id: empty.clone(), parent: empty, begun_here: false }
+    }
 }
 
 impl Trace {
     /// Takes the names that came, or makes them.
     pub(super) fn of(headers: &HeaderMap, standing: Standing) -> Self {
-        let one = |name: &HeaderName| {
+        let one = |name: &HeaderName, is: fn(&str) -> bool| {
             let mut values = headers.get_all(name).iter();
-            values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
+            values.next().filter(|value| values.next().is_none() && value.to_str().is_ok_and(is)).cloned()
         };
-        let kept_id = if standing == Standing::Stranger { None } else { one(&REQUEST_ID).filter(|id| is_id(id)) };
-        let kept_parent = one(&TRACEPARENT).filter(|parent| is_parent(parent));
+        let kept_id = if standing == Standing::Stranger { None } else { one(&REQUEST_ID, is_id) };
+        let kept_parent = one(&TRACEPARENT, is_parent);
+        let begun_here = kept_parent.is_none();
+        if let (Some(request_id), Some(parent)) = (&kept_id, &kept_parent) {
+            return Self { request_id: request_id.clone(), parent: parent.clone(), begun_here };
+        }
         let mut rng = rand::rng();
+        // One allocation for both: id, then parent.
+        let mut made = BytesMut::with_capacity(ID + PARENT);
+        hex(&mut made, rng.random(), 32);
+        made.put_slice(b"00-");
+        // Zero is invalid in both places (section 3.2.2); flags 00: we record no span.
+        hex(&mut made, rng.random::<u128>().max(1), 32);
+        made.put_u8(b'-');
+        hex(&mut made, rng.random::<u64>().max(1).into(), 16);
+        made.put_slice(b"-00");
+        let made = made.freeze();
+        let value =
+            |part: std::ops::Range<usize>| HeaderValue::from_maybe_shared(made.slice(part)).unwrap_or(HeaderValue::from_static("0"));
         Self {
-            begun_here: kept_parent.is_none(),
-            request_id: kept_id.map_or_else(|| format!("{:032x}", rng.random::<u128>()), str::to_string),
-            parent: kept_parent.map_or_else(
-                // Zero is invalid in both places (section 3.2.2); flags 00: we record no span.
-                || format!("00-{:032x}-{:016x}-00", rng.random::<u128>().max(1), rng.random::<u64>().max(1)),
-                str::to_string,
-            ),
+            request_id: kept_id.unwrap_or_else(|| value(0..ID)),
+            parent: kept_parent.unwrap_or_else(|| value(ID..ID + PARENT)),
+            begun_here,
         }
     }
 
     /// Writes the names into a head, in place of any that are there.
     pub(crate) fn write(&self, fields: &mut impl Fields) {
-        let names = [(REQUEST_ID, &self.request_id), (TRACEPARENT, &self.parent)];
-        // What was taken from a field fits into one, and what was made is hexadecimal.
-        for (name, text) in names.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::from_str(text).ok()?))) {
-            fields.set(name, text);
-        }
+        fields.set(REQUEST_ID, self.request_id.clone());
+        fields.set(TRACEPARENT, self.parent.clone());
         if self.begun_here {
             fields.remove(&TRACESTATE);
         }
     }
 
+    /// The request's id.
+    pub(super) fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
     /// The trace id within the parent.
     pub(super) fn id(&self) -> &str {
-        self.parent.get(3..35).unwrap_or_default()
+        self.parent.to_str().ok().and_then(|parent| parent.get(3..35)).unwrap_or_default()
+    }
+}
+
+/// The last `digits` hexadecimal digits of a number.
+fn hex(to: &mut BytesMut, number: u128, digits: u32) {
+    for place in (0..digits).rev() {
+        to.put_u8(b"0123456789abcdef"[(number >> (4 * place)) as usize & 15]);
     }
 }
 
@@ -88,7 +121,7 @@ fn is_parent(parent: &str) -> bool {
 mod tests {
     use super::*;
 
-    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
@@ -97,8 +130,8 @@ mod tests {
     #[test]
     fn a_valid_trace_is_kept_from_anybody_and_a_broken_one_from_nobody() {
         for standing in [Standing::Stranger, Standing::Application, Standing::Fellow, Standing::Assertor] {
-            let kept = Trace::of(&headers(&[(TRACEPARENT, PARENT)]), standing);
-            assert_eq!((kept.parent.as_str(), kept.id(), kept.begun_here), (PARENT, &PARENT[3..35], false));
+            let kept = Trace::of(&headers(&[(TRACEPARENT, GIVEN)]), standing);
+            assert_eq!((kept.parent.to_str().unwrap(), kept.id(), kept.begun_here), (GIVEN, &GIVEN[3..35], false));
             for broken in [
                 "",
                 "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
@@ -109,14 +142,15 @@ mod tests {
                 "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
             ] {
                 let made = Trace::of(&headers(&[(TRACEPARENT, broken)]), standing);
-                assert!(made.begun_here && is_parent(&made.parent) && made.parent != broken, "{broken}");
+                let parent = made.parent.to_str().unwrap();
+                assert!(made.begun_here && is_parent(parent) && parent != broken && is_id(made.request_id()), "{broken}");
             }
         }
     }
 
     #[test]
     fn nobody_outside_names_our_requests() {
-        let id = |value: &str, standing| Trace::of(&headers(&[(REQUEST_ID, value)]), standing).request_id;
+        let id = |value: &str, standing| Trace::of(&headers(&[(REQUEST_ID, value)]), standing).request_id().to_string();
         assert_ne!(id("mine", Standing::Stranger), "mine");
         assert_eq!(id("mine", Standing::Application), "mine");
         assert_eq!(id("mine", Standing::Fellow), "mine");

@@ -71,8 +71,8 @@ where
             Some(settings) => settings.apply_to_session(&mut session),
             None => session.set_keepalive(Some(super::conn::IDLE.as_secs())),
         }
-        session.set_read_timeout(Some(TRANSFER));
-        session.set_write_timeout(Some(TRANSFER));
+        session.set_read_timeout(Some(worker.shared.transfer));
+        session.set_write_timeout(Some(worker.shared.transfer));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         let request = worker.shared.begin();
         let reused = on_leash(worker.proxy.process_new_http(session, worker.ending(closing))).await;
@@ -149,7 +149,7 @@ where
         .then(|| Denial::of(Reason::HeadersTooLarge, "the request head has more than 32 KiB or 100 fields"));
     let caller = Caller::of(&session.req_header().headers);
     let mut session = ServerSession::new_http2(session);
-    session.set_write_timeout(Some(TRANSFER));
+    session.set_write_timeout(Some(worker.shared.transfer));
     session.set_total_drain_timeout(Some(DRAIN_BODY));
     if let Some(denial) = denial {
         worker.shared.refused(connection, &denial);

@@ -2,6 +2,7 @@
 
 use super::closing::Closing;
 use super::conn;
+use super::http::TRANSFER;
 use crate::connection::Connection;
 use crate::l4::Observer;
 use crate::observe::Metrics;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,8 @@ pub struct Shared {
     pub max_connections: usize,
     /// Connections at once on one socket.
     pub max_per_socket: usize,
+    /// One read of a request body, one write of a response.
+    pub transfer: Duration,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     numbers: AtomicU64,
     requests: AtomicUsize,
@@ -100,6 +104,7 @@ impl Shared {
             closing: Closing::default(),
             max_connections: MAX_CONNECTIONS,
             max_per_socket: MAX_PER_SOCKET,
+            transfer: TRANSFER,
             open: Mutex::default(),
             numbers: AtomicU64::new(0),
             requests: AtomicUsize::new(0),

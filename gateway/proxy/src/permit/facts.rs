@@ -51,7 +51,7 @@ pub struct TargetFacts {
     /// The rule that led there, and the number of its backend: what they change, the target's guards see changed. None on opaque TCP.
     pub way: Option<(Matched, usize)>,
     /// The names we gave the request, which the target sees.
-    pub(crate) trace: Option<Arc<Trace>>,
+    pub(crate) trace: Option<Trace>,
 }
 
 impl Facts {
@@ -64,7 +64,7 @@ impl Facts {
         let before = std::mem::replace(listener, found);
         let destination = Destination { address: connection.destination };
         if !Arc::ptr_eq(&before, listener) && !has_same_guards(&before, listener) {
-            let decided = decide::request(snapshot, arrival, &self.exchange(&destination), Purpose::Recheck);
+            let decided = decide::request_at(snapshot, listener.clone(), arrival, &self.exchange(&destination), Purpose::Recheck);
             if let Some(denial) = decided.guards.denial {
                 return Some(denial);
             }
