@@ -4,6 +4,7 @@ use super::context::{Context, Way};
 use super::{fail, head, hygiene, respond, trace};
 use crate::connection::Connection;
 use crate::snapshot::decide::{self, Arrival, Next};
+use http::HeaderName;
 use pingora_core::Result;
 use pingora_proxy::Session;
 use selvage_policy::list::Purpose;
@@ -11,6 +12,9 @@ use selvage_policy::traffic::Settings;
 use selvage_policy::{Denial, Reason};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
+
+/// How long a gRPC caller waits.
+pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// A response that has been sent already ends the request; otherwise it goes upstream.
 pub(super) async fn admit(session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -92,7 +96,7 @@ fn choose(session: &Session, ctx: &mut Context) -> Result<(), Denial> {
 /// The least of what the route allows, what a fellow has left, and what a gRPC caller waits for. Hints only reduce.
 fn deadline(session: &Session, ctx: &Context) -> Option<Duration> {
     let own = ctx.settings.request_timeout.filter(|timeout| !timeout.is_zero());
-    let grpc = session.req_header().headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.as_bytes()));
+    let grpc = session.req_header().headers.get(&GRPC_TIMEOUT).and_then(|value| grpc_timeout(value.as_bytes()));
     [own, ctx.told.left, grpc].into_iter().flatten().min()
 }
 

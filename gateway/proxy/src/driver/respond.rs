@@ -5,7 +5,7 @@ use super::hygiene::ORIGIN;
 use super::{fail, leash, retries};
 use crate::observe::labels::Attempt;
 use crate::snapshot::rewrite;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, LOCATION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, LOCATION, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, StatusCode, Version};
 use pingora_core::Result;
 use pingora_core::protocols::http::HttpTask;
@@ -13,6 +13,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Nothing of this reply's request reached the application.
 pub(super) const PROXY: &str = "proxy";
 /// The application answered, or may have seen the request.
@@ -46,8 +47,9 @@ pub(super) fn attempted(session: &Session, ctx: &mut Context, response: &Respons
 /// A fellow could not reach its application, and says so.
 fn unreached(ctx: &Context, response: &ResponseHeader) -> bool {
     let fellow = ctx.tries.last.as_ref().is_some_and(|state| state.endpoint.identity.is_some());
-    let unavailable = matches!(response.status.as_u16(), 502..=504) || response.headers.get("grpc-status").is_some_and(|s| s == "14");
-    fellow && unavailable && response.headers.get(&ORIGIN).is_some_and(|origin| origin == PROXY)
+    let unavailable =
+        || matches!(response.status.as_u16(), 502..=504) || response.headers.get(&GRPC_STATUS).is_some_and(|status| status == "14");
+    fellow && unavailable() && response.headers.get(&ORIGIN).is_some_and(|origin| origin == PROXY)
 }
 
 /// The head that is passed on.
@@ -129,16 +131,16 @@ fn remove_hop_by_hop(response: &mut ResponseHeader, has_trailers: bool) {
     for name in &nominated {
         response.remove_header(name);
     }
-    for name in [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), PROXY_AUTHENTICATE, TE] {
-        response.remove_header(&name);
-    }
-    if !switching {
-        response.remove_header(&UPGRADE);
-        response.remove_header(&CONNECTION);
-    }
-    if !has_trailers {
-        // None will come: see `hygiene::clean`.
-        response.remove_header(&TRAILER);
+    let gone = |name: &HeaderName| match name.as_str() {
+        "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" => true,
+        "upgrade" | "connection" => !switching,
+        // None will come: see `hygiene::ends_here`.
+        "trailer" => !has_trailers,
+        _ => false,
+    };
+    let gone: SmallVec<[HeaderName; 4]> = response.headers.keys().filter(|name| gone(name)).cloned().collect();
+    for name in &gone {
+        response.remove_header(name);
     }
 }
 

@@ -5,20 +5,23 @@
 
 use super::hygiene::Standing;
 use crate::snapshot::rewrite::Fields;
-use bytes::{BufMut, BytesMut};
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 
 /// The request id's field.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static(X_REQUEST_ID);
 /// W3C Trace Context.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACE_PARENT: &str = "traceparent";
+const TRACEPARENT: HeaderName = HeaderName::from_static(TRACE_PARENT);
 /// Vendors' part of it; means nothing without the other.
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Bytes of an id and of a parent that are made here.
 const ID: usize = 32;
 const PARENT: usize = 55;
+const TEMPLATE: &[u8; ID + PARENT] = b"0000000000000000000000000000000000-00000000000000000000000000000000-0000000000000000-00";
 /// Longest request id that is kept.
 const MAX_ID: usize = 128;
 
@@ -56,15 +59,12 @@ impl Trace {
         }
         let mut rng = rand::rng();
         // One allocation for both: id, then parent.
-        let mut made = BytesMut::with_capacity(ID + PARENT);
-        hex(&mut made, rng.random(), 32);
-        made.put_slice(b"00-");
+        let mut made = *TEMPLATE;
+        hex(&mut made[..ID], &rng.random::<[u8; 16]>());
         // Zero is invalid in both places (section 3.2.2); flags 00: we record no span.
-        hex(&mut made, rng.random::<u128>().max(1), 32);
-        made.put_u8(b'-');
-        hex(&mut made, rng.random::<u64>().max(1).into(), 16);
-        made.put_slice(b"-00");
-        let made = made.freeze();
+        hex(&mut made[ID + 3..], &rng.random::<u128>().max(1).to_be_bytes());
+        hex(&mut made[ID + 36..], &rng.random::<u64>().max(1).to_be_bytes());
+        let made = Bytes::copy_from_slice(&made);
         let value =
             |part: std::ops::Range<usize>| HeaderValue::from_maybe_shared(made.slice(part)).unwrap_or(HeaderValue::from_static("0"));
         Self {
@@ -76,8 +76,8 @@ impl Trace {
 
     /// Writes the names into a head, in place of any that are there.
     pub(crate) fn write(&self, fields: &mut impl Fields) {
-        fields.set(REQUEST_ID, self.request_id.clone());
-        fields.set(TRACEPARENT, self.parent.clone());
+        fields.say(X_REQUEST_ID, self.request_id.clone());
+        fields.say(TRACE_PARENT, self.parent.clone());
         if self.begun_here {
             fields.remove(&TRACESTATE);
         }
@@ -94,10 +94,12 @@ impl Trace {
     }
 }
 
-/// The last `digits` hexadecimal digits of a number.
-fn hex(to: &mut BytesMut, number: u128, digits: u32) {
-    for place in (0..digits).rev() {
-        to.put_u8(b"0123456789abcdef"[(number >> (4 * place)) as usize & 15]);
+/// Writes bytes in hexadecimal.
+fn hex(to: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (digits, byte) in to.chunks_exact_mut(2).zip(bytes) {
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 

@@ -17,7 +17,14 @@ impl Extent {
     /// The extent of the request with this head, where the head says so without doubt.
     pub(super) fn of(head: &[u8]) -> Self {
         let (mut length, mut chunked) = (None, false);
-        for line in head.split(|byte| *byte == b'\n').skip(1) {
+        let mut at = 0;
+        while let Some(end) = memchr::memchr(b'\n', &head[at..]) {
+            at += end + 1;
+            // Most fields say nothing about it, as their first byte shows.
+            if !head.get(at).is_some_and(|first| matches!(first, b' ' | b'\t' | b'c' | b'C' | b't' | b'T' | b'u' | b'U')) {
+                continue;
+            }
+            let line = &head[at..memchr::memchr(b'\n', &head[at..]).map_or(head.len(), |end| at + end)];
             let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(line.len()));
             let is = |known: &str| name.trim_ascii().eq_ignore_ascii_case(known.as_bytes());
             let framing = is("content-length") || is("transfer-encoding");

@@ -29,7 +29,7 @@ impl Scan {
             }
         }
         self.at = self.at.max(start);
-        while let Some(offset) = head[self.at..].iter().position(|byte| *byte == b'\n') {
+        while let Some(offset) = memchr::memchr(b'\n', &head[self.at..]) {
             let after = self.at + offset + 1;
             match head[after..] {
                 [first @ b'\n', ..] | [first @ b'\r', b'\n', ..] => {
