@@ -2,19 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// The name of one root of trust, for example `cluster.local`: lower-case letters, digits, `-`, `_` and `.`, 1 to 253 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct TrustDomain(String);
+pub struct TrustDomain(Arc<str>);
 
-/// A workload's identity. Two are equal exactly when their bytes are.
+/// A workload's identity. Two are equal exactly when their bytes are. Requests carry copies, so a copy costs no allocation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpiffeId {
     trust_domain: TrustDomain,
-    namespace: String,
-    account: String,
+    namespace: Arc<str>,
+    account: Arc<str>,
 }
 
 /// A text that is no identity of ours.
@@ -41,13 +42,13 @@ impl TryFrom<String> for TrustDomain {
     fn try_from(text: String) -> Result<Self, InvalidIdentity> {
         let ok = (1..=253).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'));
-        if ok { Ok(Self(text)) } else { Err(InvalidIdentity::TrustDomain(text)) }
+        if ok { Ok(Self(text.into())) } else { Err(InvalidIdentity::TrustDomain(text)) }
     }
 }
 
 impl From<TrustDomain> for String {
     fn from(domain: TrustDomain) -> Self {
-        domain.0
+        domain.0.as_ref().into()
     }
 }
 

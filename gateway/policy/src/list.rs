@@ -197,6 +197,8 @@ pub enum Purpose {
     Live,
     /// Only a question: nothing moves, and every policy's outcome is written down.
     Explain,
+    /// Whether what was let in and is still under way would be let in now: limits were settled when it began and are not asked.
+    Recheck,
 }
 
 /// How far a run got.

@@ -7,6 +7,8 @@
 pub enum Reason {
     /// The request is malformed, ambiguous or not allowed in its form.
     BadRequest,
+    /// The request target is longer than the limits allow.
+    TargetTooLong,
     /// Headers larger or more than the limits allow.
     HeadersTooLarge,
     /// The body is larger than the limits allow.
@@ -17,7 +19,7 @@ pub enum Reason {
     NoRoute,
     /// The connection's TLS name does not serve this host (RFC 9110 section 15.5.20).
     Misdirected,
-    /// A route's backend reference does not resolve (Gateway API: 500).
+    /// A route's backend reference does not resolve (Gateway API: 500), or what it leads to cannot carry the request.
     InvalidBackend,
     /// No endpoint is ready.
     NoEndpoint,
@@ -55,8 +57,9 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for docs and metrics.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BadRequest,
+        Self::TargetTooLong,
         Self::HeadersTooLarge,
         Self::BodyTooLarge,
         Self::RequestTimeout,
@@ -85,6 +88,7 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::TargetTooLong => "target_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::BodyTooLarge => "body_too_large",
             Self::RequestTimeout => "request_timeout",
@@ -114,6 +118,7 @@ impl Reason {
     pub const fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::TargetTooLong => 414,
             Self::HeadersTooLarge => 431,
             Self::BodyTooLarge => 413,
             Self::RequestTimeout => 408,
@@ -134,7 +139,7 @@ impl Reason {
     pub const fn grpc_status(self) -> u8 {
         match self {
             Self::BadRequest | Self::InvalidBackend | Self::ProxyError | Self::PolicyError => 13,
-            Self::HeadersTooLarge | Self::BodyTooLarge | Self::RateLimited => 8,
+            Self::TargetTooLong | Self::HeadersTooLarge | Self::BodyTooLarge | Self::RateLimited => 8,
             Self::RequestTimeout | Self::UpstreamTimeout => 4,
             Self::NoRoute | Self::Misdirected => 12,
             Self::AuthorizationDenied | Self::PostureDenied | Self::MeshRequired | Self::PolicyChanged => 7,

@@ -1,6 +1,7 @@
 //! What is known of one accepted connection; every request on it reads this.
 
 use crate::net::closing::Closing;
+use crate::permit::Permits;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use selvage_config::resource::listener::Bind;
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// One downstream connection. The driver finds it with [`Connection::of`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Connection {
     /// The socket it came in on.
     pub bind: Bind,
@@ -25,6 +26,8 @@ pub struct Connection {
     pub generation: u64,
     /// Whether it is going away: a response should say so (`Connection: close`).
     pub closing: Closing,
+    /// What was let in on it and is under way.
+    pub permits: Permits,
 }
 
 /// The TLS session of a connection.
@@ -38,12 +41,12 @@ pub struct TlsSession {
 
 impl Connection {
     /// The connection a session runs on: `Connection::of(session.digest()?)`.
-    pub fn of(digest: &Digest) -> Option<&Self> {
+    pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
         Self::in_digest(digest.proxy_digest.as_ref()?)
     }
 
     /// The same, where the digest's own part is at hand.
-    pub fn in_digest(about: &ProxyDigest) -> Option<&Self> {
+    pub fn in_digest(about: &ProxyDigest) -> Option<&Arc<Self>> {
         about.user_data.as_ref()?.downcast_ref()
     }
 

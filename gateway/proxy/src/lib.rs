@@ -18,6 +18,7 @@ pub mod identity;
 pub mod l4;
 pub mod net;
 pub mod observe;
+pub mod permit;
 pub mod program;
 pub mod proxy;
 pub mod running;

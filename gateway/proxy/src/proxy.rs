@@ -9,6 +9,7 @@
 
 use crate::driver;
 use crate::l4::Observer;
+use crate::net::http::TRANSFER;
 use crate::net::sockets::{Status, Workers};
 use crate::net::worker::{Hand, MAX_CONNECTIONS, MAX_PER_SOCKET, Shared};
 use crate::observe::access::Sink;
@@ -46,6 +47,8 @@ pub struct ProxyOptions {
     pub max_connections: usize,
     /// Connections of one socket at once.
     pub max_per_socket: usize,
+    /// One read of a request body, one write of a response: whoever takes longer is cut off.
+    pub transfer: Duration,
     /// Where the access log goes.
     pub access: Sink,
 }
@@ -58,6 +61,7 @@ impl Default for ProxyOptions {
             linger: Duration::from_secs(30),
             max_connections: MAX_CONNECTIONS,
             max_per_socket: MAX_PER_SOCKET,
+            transfer: TRANSFER,
             access: Sink::default(),
         }
     }
@@ -136,6 +140,7 @@ impl Proxy {
         let mut shared = Shared::new(snapshot, transport, observer, metrics);
         shared.max_connections = options.max_connections;
         shared.max_per_socket = options.max_per_socket;
+        shared.transfer = options.transfer;
         let shared = Arc::new(shared);
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();

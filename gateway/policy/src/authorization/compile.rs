@@ -111,8 +111,18 @@ fn identity(from: &RuleFrom, field: &str, context: &Context<'_>, ours: &TrustDom
     }
     if let Some(principal) = &from.principal {
         let id: SpiffeId = principal.parse().map_err(|error| Invalid::field(format!("{field}.principal"), format!("{error}")))?;
-        let is_ours = ours.contains(id.trust_domain());
-        return Ok(Some(if is_ours { Identity::Account(ours.clone(), id) } else { Identity::Foreign(id) }));
+        if !ours.contains(id.trust_domain()) {
+            // No handshake could prove it: the mesh accepts certificates of these trust domains alone.
+            return Err(Invalid::field(
+                format!("{field}.principal"),
+                format!(
+                    "`{}` is neither our trust domain `{}` nor one of its aliases, so nobody can prove this identity; correct it, or add the domain to `trustDomainAliases` of MeshConfig `default` if its certificates are under our roots",
+                    id.trust_domain(),
+                    context.trust_domain
+                ),
+            ));
+        }
+        return Ok(Some(Identity::Account(ours.clone(), id)));
     }
     match &from.namespace {
         Some(namespace) if SpiffeId::new(context.trust_domain.clone(), namespace, "a").is_err() => Err(Invalid::field(

@@ -40,8 +40,6 @@ pub(super) enum Identity {
     Namespace(TrustDomains, String),
     /// One account, in our trust domain.
     Account(TrustDomains, SpiffeId),
-    /// Exactly this identity of another trust domain.
-    Foreign(SpiffeId),
 }
 
 /// Our trust domain and its aliases.
@@ -190,7 +188,6 @@ impl Identity {
             Self::Account(ours, id) => {
                 ours.contains(principal.trust_domain()) && principal.namespace() == id.namespace() && principal.account() == id.account()
             }
-            Self::Foreign(id) => principal == id,
         }
     }
 }

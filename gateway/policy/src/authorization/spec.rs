@@ -103,7 +103,7 @@ pub struct RuleFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub gateway: Option<String>,
-    /// The whole identity, `spiffe://<trust-domain>/ns/<namespace>/sa/<account>`, for callers of other trust domains.
+    /// The whole identity, `spiffe://<trust-domain>/ns/<namespace>/sa/<account>`; the trust domain is ours or one of its aliases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub principal: Option<String>,

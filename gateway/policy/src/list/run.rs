@@ -1,6 +1,6 @@
 //! Runs the guards of one point: authorization from the outermost target in, then the posture, then every limit at once.
 
-use super::{Attached, Body, Compiled, Decision, GuardSet, Level, Outcome, PostureAt, Purpose, Step};
+use super::{Attached, Body, Compiled, Decision, GuardSet, Kind, Level, Outcome, PostureAt, Purpose, Step};
 use crate::exchange::Exchange;
 use crate::expression;
 use crate::key::Key;
@@ -44,7 +44,7 @@ struct Guard<'a> {
 
 struct Run<'a> {
     exchange: &'a Exchange<'a>,
-    explain: bool,
+    purpose: Purpose,
     /// Policies whose limits have counted this request at an earlier point.
     counted: &'a [Arc<Key>],
     guards: SmallVec<[Guard<'a>; 8]>,
@@ -58,7 +58,7 @@ struct Fault {
 }
 
 pub(super) fn run(set: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose, counted: &[Arc<Key>]) -> Decision {
-    let mut run = Run { exchange, explain: purpose == Purpose::Explain, counted, guards: SmallVec::new(), decision: Decision::default() };
+    let mut run = Run { exchange, purpose, counted, guards: SmallVec::new(), decision: Decision::default() };
     for (level, Level { target, policies }) in set.levels.iter().enumerate() {
         for attached in policies {
             run.guards.push(Guard { attached, target, level, holds: holds(&attached.policy, exchange), refused: false, said: None });
@@ -67,7 +67,7 @@ pub(super) fn run(set: &GuardSet, exchange: &Exchange<'_>, purpose: Purpose, cou
     run.displace();
     let denial = (0..set.levels.len()).find_map(|level| run.authorize(level));
     let denial = denial.or_else(|| set.posture.as_ref().and_then(|posture| run.posture(posture)));
-    let denial = denial.or_else(|| run.limit());
+    let denial = denial.or_else(|| if purpose == Purpose::Recheck { None } else { run.limit() });
     run.finish(denial, set.posture.as_ref())
 }
 
@@ -137,7 +137,7 @@ impl<'a> Run<'a> {
     }
 
     fn say(&mut self, index: usize, outcome: Outcome, rule: Option<&Arc<str>>, detail: impl Into<String>) {
-        if self.explain {
+        if self.purpose == Purpose::Explain {
             self.guards[index].said = Some((outcome, rule.cloned(), detail.into()));
         }
     }
@@ -243,6 +243,8 @@ impl<'a> Run<'a> {
                 let denial = guard.fault(&fault);
                 self.refuse(index, denial, &fault.problem)
             }
+            // A limit that cannot be enforced lets nobody in; who is in was counted, or came before it.
+            (_, Body::Refuse(..)) if self.purpose == Purpose::Recheck && guard.policy().key.kind == Kind::RateLimitPolicy.as_str() => None,
             (_, Body::Refuse(reason, problem)) => {
                 let (denial, problem) =
                     (guard.denial(*reason, None, "A policy that guards this target cannot be enforced."), problem.clone());
@@ -309,7 +311,7 @@ impl<'a> Run<'a> {
         if claims.is_empty() {
             return None;
         }
-        let standings = claims.settle(self.exchange.now, !self.explain);
+        let standings = claims.settle(self.exchange.now, self.purpose == Purpose::Live);
         self.decision.fields = rate_limit::fields(&standings);
         let mut denial: Option<(usize, Denial)> = None;
         for one in &standings {
@@ -332,7 +334,7 @@ impl<'a> Run<'a> {
         if denial.is_some() {
             self.decision.allowed_by = None;
         }
-        if self.explain {
+        if self.purpose == Purpose::Explain {
             for guard in &self.guards {
                 let not_reached = || (Outcome::NotReached, None, "another guard decided before".to_string());
                 let (outcome, rule, detail) = match &guard.said {

@@ -4,6 +4,7 @@ use super::context::{Context, Way};
 use super::{fail, head, hygiene, respond, trace};
 use crate::connection::Connection;
 use crate::snapshot::decide::{self, Arrival, Next};
+use http::HeaderName;
 use pingora_core::Result;
 use pingora_proxy::Session;
 use selvage_policy::list::Purpose;
@@ -11,6 +12,9 @@ use selvage_policy::traffic::Settings;
 use selvage_policy::{Denial, Reason};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
+
+/// How long a gRPC caller waits.
+pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// A response that has been sent already ends the request; otherwise it goes upstream.
 pub(super) async fn admit(session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -27,7 +31,7 @@ fn prepare(session: &mut Session, ctx: &mut Context) -> Result<Option<(u16, Stri
     ctx.about.clone_from(&about);
     ctx.head.protocol = head::protocol(session.req_header());
     let snapshot = ctx.shared.snapshot.load_full();
-    let Some(connection) = about.as_deref().and_then(Connection::in_digest) else {
+    let Some(connection) = about.as_deref().and_then(Connection::in_digest).map(|connection| &**connection) else {
         return Err(Denial::of(Reason::ProxyError, "the connection is not known"));
     };
     ctx.source.address = connection.peer.ip();
@@ -45,12 +49,12 @@ fn prepare(session: &mut Session, ctx: &mut Context) -> Result<Option<(u16, Stri
     ctx.source.address = ctx.told.client.unwrap_or(ctx.source.address);
     ctx.scheme = ctx.told.scheme.unwrap_or_else(|| decide::scheme(&listener, arrival));
     ctx.destination.address = decide::target(&listener, arrival.bind, arrival.destination);
-    ctx.listener = Some(listener);
+    ctx.listener = Some(listener.clone());
     ctx.snapshot = Some(snapshot.clone());
     // The kernel denies where a filter panics; this is for what lies around it, so that no fault of ours lets a request pass.
     let decided = catch_unwind(AssertUnwindSafe(|| {
         let exchange = ctx.exchange(session.req_header());
-        let decided = decide::request(&snapshot, arrival, &exchange, Purpose::Live);
+        let decided = decide::request_at(&snapshot, listener, arrival, &exchange, Purpose::Live);
         let settings = match (&decided.next, &decided.listener) {
             (Ok(Next::Local(_) | Next::PassThrough(_)), Some(listener)) => listener.settings.resolve(&exchange).into_owned(),
             _ => Settings::default(),
@@ -92,7 +96,7 @@ fn choose(session: &Session, ctx: &mut Context) -> Result<(), Denial> {
 /// The least of what the route allows, what a fellow has left, and what a gRPC caller waits for. Hints only reduce.
 fn deadline(session: &Session, ctx: &Context) -> Option<Duration> {
     let own = ctx.settings.request_timeout.filter(|timeout| !timeout.is_zero());
-    let grpc = session.req_header().headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.as_bytes()));
+    let grpc = session.req_header().headers.get(&GRPC_TIMEOUT).and_then(|value| grpc_timeout(value.as_bytes()));
     [own, ctx.told.left, grpc].into_iter().flatten().min()
 }
 

@@ -3,12 +3,14 @@
 use super::Shared;
 use super::head::Head;
 use super::hygiene::{Standing, Told};
+use super::pace::{self, Pace};
 use super::retries::Tries;
 use super::trace::Trace;
 use crate::connection::Connection;
 use crate::observe::access::{Entry, bounded, rfc3339};
 use crate::observe::labels::Protocol;
 use crate::observe::requests::InFlight;
+use crate::permit::Permit;
 use crate::snapshot::{Listener, Matched, RuleBackend, Snapshot};
 use crate::state::clock;
 use http::Method;
@@ -63,6 +65,14 @@ pub struct Context {
     pub(super) reached: bool,
     /// The final response head has been passed on.
     pub(super) answered: bool,
+    /// Both hops of the response carry trailers.
+    pub(super) has_trailers: bool,
+    /// Its status; 0 before.
+    pub(super) status: u16,
+    /// Present while its body must come at a pace.
+    pub(super) pace: Option<Pace>,
+    /// What lets it be ended by another configuration.
+    pub(super) permit: Option<Permit>,
     method: Method,
     path: String,
     in_flight: Option<InFlight>,
@@ -95,6 +105,10 @@ impl Context {
             tries: Tries::default(),
             reached: false,
             answered: false,
+            has_trailers: false,
+            status: 0,
+            pace: None,
+            permit: None,
             method: Method::GET,
             path: String::new(),
             in_flight: Some(shared.metrics.requests.begin()),
@@ -102,7 +116,7 @@ impl Context {
     }
 
     /// The connection the request came on.
-    pub(super) fn connection(&self) -> Option<&Connection> {
+    pub(super) fn connection(&self) -> Option<&Arc<Connection>> {
         Connection::in_digest(self.about.as_ref()?)
     }
 
@@ -160,7 +174,7 @@ impl Context {
         let endpoint = self.tries.last.as_ref();
         self.shared.log(&Entry {
             time: rfc3339(self.wall),
-            request_id: &self.trace.request_id,
+            request_id: self.trace.request_id(),
             trace_id: self.trace.id(),
             listener: self.listener.as_ref().map(|listener| listener.key.to_string()),
             route: self.matched.as_ref().map(|matched| matched.rule.route.to_string()),
@@ -201,12 +215,16 @@ impl Drop for Context {
             self.denial = Some(Denial::of(Reason::ProxyError, "the proxy failed"));
         }
         if self.denial.is_none() {
-            let (reason, detail) = match self.left() {
-                Some(Duration::ZERO) => (Reason::UpstreamTimeout, "the response was not complete within the request's deadline"),
-                _ => (Reason::Draining, "the connection was ended before the response was complete"),
-            };
-            self.denial = Some(Denial::of(reason, detail));
+            let withdrawn = self.permit.as_ref().and_then(|permit| permit.withdrawal().denial().cloned());
+            self.denial = withdrawn.or_else(|| {
+                let (reason, detail) = match self.left() {
+                    _ if pace::is_late(self) => (Reason::RequestTimeout, "the request's body did not arrive in time"),
+                    Some(Duration::ZERO) => (Reason::UpstreamTimeout, "the response was not complete within the request's deadline"),
+                    _ => (Reason::Draining, "the connection was ended before the response was complete"),
+                };
+                Some(Denial::of(reason, detail))
+            });
         }
-        self.ended(0, 0, 0);
+        self.ended(self.status, 0, 0);
     }
 }

@@ -89,6 +89,9 @@ fn denial(error: &Error, ctx: &Context) -> Option<Denial> {
             ErrorSource::Upstream,
             ConnectRefused | ConnectNoRoute | ConnectError | SocketError | TLSHandshakeFailure | InvalidCert | HandshakeError,
         ) => because(Reason::UpstreamConnect, "connecting to the backend failed"),
+        (ErrorSource::Upstream, _) if ctx.head.caller() == Caller::Grpc => {
+            because(Reason::UpstreamReset, "the backend broke off, or answered something that is no HTTP/2, which gRPC needs")
+        }
         (ErrorSource::Upstream, _) => because(Reason::UpstreamReset, "the backend broke off or answered something that is no HTTP"),
         (ErrorSource::Internal | ErrorSource::Unset, _) => because(Reason::ProxyError, "the proxy failed"),
     }
@@ -96,12 +99,12 @@ fn denial(error: &Error, ctx: &Context) -> Option<Denial> {
 
 /// Sends a refusal.
 pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, denial: Denial) -> Result<()> {
-    if ctx.trace.request_id.is_empty() {
+    if ctx.trace.request_id().is_empty() {
         // Refused before it was known who sent it: then nobody's names count.
         ctx.trace = Trace::of(&session.req_header().headers, Standing::Stranger);
     }
     let caller = ctx.head.caller();
-    let refusal = render(&denial, caller, &ctx.trace.request_id);
+    let refusal = render(&denial, caller, ctx.trace.request_id());
     let mut response = ResponseHeader::build(refusal.status, Some(refusal.fields.len() + 4))?;
     for (name, value) in &refusal.fields {
         response.insert_header(*name, value.as_str())?;
@@ -110,7 +113,10 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, denial: Den
     if ctx.standing.is_fellow() {
         response.insert_header(ORIGIN, if ctx.reached { APPLICATION } else { PROXY })?;
     }
-    if matches!(denial.reason, Reason::BadRequest | Reason::HeadersTooLarge | Reason::BodyTooLarge | Reason::RequestTimeout) {
+    if matches!(
+        denial.reason,
+        Reason::BadRequest | Reason::TargetTooLong | Reason::HeadersTooLarge | Reason::BodyTooLarge | Reason::RequestTimeout
+    ) {
         // Where the framing is in doubt, what follows is no request.
         session.set_keepalive(None);
     }

@@ -1,7 +1,8 @@
 //! Picks the endpoint of each attempt and describes it to Pingora.
 
 use super::context::{Context, Way};
-use super::{fail, hygiene, outbound};
+use super::{fail, hygiene, leash, outbound};
+use crate::permit::{Facts, HttpFacts, Permit, TargetFacts};
 use crate::snapshot::decide;
 use crate::state::balance::EndpointState;
 use crate::tls::Speaks;
@@ -11,6 +12,7 @@ use pingora_proxy::Session;
 use selvage_config::resource::backend::AppProtocol;
 use selvage_config::resource::listener::Clients;
 use selvage_policy::list::Purpose;
+use selvage_policy::refusal::Caller;
 use selvage_policy::{Denial, Reason, SpiffeId};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +25,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const WRITE: Duration = Duration::from_secs(60);
 /// Streams of one plain HTTP/2 connection at once; Pingora's default is 1.
 const MAX_STREAMS: usize = 100;
+/// gRPC ends in trailers, which Pingora does not carry over HTTP/1.1: without this the caller would wait for a status in vain.
+const HTTP1_ONLY: &str = "gRPC needs HTTP/2, and the backend is said to speak HTTP/1.1; give the port of its Service `appProtocol: kubernetes.io/h2c`, or route to it with a GRPCRoute";
 
 /// Before the first attempt: is there an endpoint, and do the guards of the target let the request pass? A refusal here keeps the
 /// client's connection, which a refusal in Pingora's attempt loop cannot.
@@ -50,19 +54,26 @@ fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {
     }
     let mut peer = match ctx.way {
         Way::Open => return Err(Denial::of(Reason::ProxyError, "the request has nowhere to go")),
-        Way::Address(address) => plain(address, speaks_http2(session, ctx, AppProtocol::Detect)),
+        Way::Address(address) => {
+            let_in(session, ctx);
+            plain(address, speaks_http2(session, ctx, AppProtocol::Detect))
+        }
         Way::Backend(..) => {
             let endpoint = match ctx.tries.next.take() {
                 Some(endpoint) => endpoint,
                 None => pick(ctx)?,
             };
             guard(session, ctx, &endpoint)?;
+            permit(session, ctx, &endpoint);
             ctx.tries.tried.push(endpoint.endpoint.address);
             ctx.tries.current = Some(endpoint.begin());
             let peer = match &endpoint.endpoint.identity {
                 Some(identity) => meshed(ctx, endpoint.endpoint.address, identity)?,
                 None => {
                     let protocol = ctx.chosen().and_then(|chosen| chosen.backend.as_ref()).map_or(AppProtocol::Http, |b| b.spec.protocol);
+                    if protocol == AppProtocol::Http && ctx.head.caller() == Caller::Grpc {
+                        return Err(Denial::of(Reason::InvalidBackend, HTTP1_ONLY));
+                    }
                     plain(endpoint.endpoint.address, speaks_http2(session, ctx, protocol))
                 }
             };
@@ -117,10 +128,42 @@ fn guard(session: &Session, ctx: &mut Context, endpoint: &EndpointState) -> Resu
     decision.denial.map_or(Ok(()), Err)
 }
 
+/// From here on the request is under way: another configuration may end it.
+fn let_in(session: &Session, ctx: &mut Context) {
+    let (None, Some(connection), Some(listener), Some(snapshot)) = (&ctx.permit, ctx.connection(), &ctx.listener, &ctx.snapshot) else {
+        return;
+    };
+    let req = session.req_header();
+    let http = HttpFacts {
+        method: req.method.clone(),
+        scheme: ctx.scheme,
+        host: ctx.head.host.clone(),
+        uri: req.uri.clone(),
+        headers: req.headers.clone(),
+    };
+    let facts = Facts { source: ctx.source.clone(), http: Some(http), target: None };
+    let permit = Permit::issue(connection, listener.clone(), facts, snapshot.generation, &ctx.shared.snapshot);
+    leash::hold(permit.withdrawal());
+    ctx.permit = Some(permit);
+}
+
+/// The same for an attempt at an endpoint of a backend: where it has no proxy of its own, the target's guards have been run here.
+fn permit(session: &Session, ctx: &mut Context, endpoint: &EndpointState) {
+    let_in(session, ctx);
+    let (Some(permit), Way::Backend(matched, index), Some(snapshot)) = (&ctx.permit, &ctx.way, &ctx.snapshot) else { return };
+    if endpoint.endpoint.identity.is_none()
+        && let Some(backend) = matched.rule.backends.get(*index).and_then(|chosen| chosen.backend.clone())
+    {
+        let endpoint = endpoint.endpoint.address;
+        let target = TargetFacts { backend, endpoint, way: Some((matched.clone(), *index)), trace: Some(ctx.trace.clone()) };
+        permit.aim(target, snapshot, &ctx.shared.snapshot);
+    }
+}
+
 /// HTTP/2 without TLS to an application: where the Service says so; where nobody does, for gRPC (which is nothing else) and for an
 /// application beside us that began to speak it.
 fn speaks_http2(session: &Session, ctx: &Context, protocol: AppProtocol) -> bool {
-    let grpc = ctx.head.caller() == selvage_policy::refusal::Caller::Grpc;
+    let grpc = ctx.head.caller() == Caller::Grpc;
     match protocol {
         AppProtocol::H2c => true,
         AppProtocol::Http | AppProtocol::Tcp => false,

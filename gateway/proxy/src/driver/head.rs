@@ -4,8 +4,9 @@
 //! Pingora has parsed the head by then and is content with more than we are: lists of equal lengths, targets without a slash, any host.
 
 use super::Options;
+use crate::net::detect::MAX_LINE;
 use crate::observe::labels::Protocol;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Version};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::RequestHeader;
@@ -48,9 +49,9 @@ impl Head {
 
 /// How a refusal is put to a caller whose head was not understood as a whole.
 pub(super) fn protocol(req: &RequestHeader) -> Protocol {
-    let grpc = || req.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     match req.version {
-        Version::HTTP_2 if grpc() => Protocol::Grpc,
+        // gRPC-Web is plain HTTP, over HTTP/2 too.
+        Version::HTTP_2 if Caller::of(&req.headers) == Caller::Grpc => Protocol::Grpc,
         Version::HTTP_2 => Protocol::Http2,
         _ => Protocol::Http1,
     }
@@ -84,6 +85,9 @@ pub(super) fn bad(detail: &str) -> Denial {
 
 fn limits(session: &ServerSession, options: &Options) -> Result<(), Denial> {
     let req = session.req_header();
+    if req.raw_path().len() > MAX_LINE {
+        return Err(Denial::of(Reason::TargetTooLong, "the request target has more than 16 KiB"));
+    }
     let size = match session.as_http1() {
         Some(_) => session.to_h1_raw().len(),
         // HPACK's own measure (RFC 7541 section 4.1).

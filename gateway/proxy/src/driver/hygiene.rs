@@ -4,7 +4,7 @@
 //! removed from every request; what is sent on is written anew.
 
 use super::head::bad;
-use http::header::{CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER};
+use http::header::{CONNECTION, HeaderName, TE};
 use http::{HeaderMap, Version};
 use pingora_http::RequestHeader;
 use selvage_config::ListenerSpec;
@@ -23,15 +23,14 @@ pub(crate) const PRINCIPAL: HeaderName = HeaderName::from_static("selvage-princi
 /// In replies between proxies: whether anything may have reached the application.
 pub(crate) const ORIGIN: HeaderName = HeaderName::from_static("selvage-origin");
 /// The client's address.
-pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_FOR: &str = "x-forwarded-for";
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static(X_FORWARDED_FOR);
 /// The scheme the client used.
-pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static(X_FORWARDED_PROTO);
 /// The authority the client asked for.
-pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+pub(crate) const X_FORWARDED_HOST: &str = "x-forwarded-host";
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static(X_FORWARDED_HOST);
 
 /// Names a `Connection` header may nominate; nobody needs more, and each costs time.
 const MAX_NOMINATIONS: usize = 10;
@@ -84,29 +83,33 @@ impl Standing {
 /// Reads what the sender may say and removes what only we say and what ends at this hop.
 pub(crate) fn clean(req: &mut RequestHeader, standing: Standing, upgrade: bool) -> Result<Told, Denial> {
     let told = listen(&req.headers, standing);
-    unsay(req);
     nominations(req, upgrade)?;
-    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION, &HTTP2_SETTINGS] {
-        if req.headers.contains_key(name) {
-            req.remove_header(name);
-        }
-    }
-    // Pingora loses trailers on HTTP/1.1 hops, so nobody is told that there will be any.
-    if req.version != Version::HTTP_2 {
-        req.remove_header(&TRAILER);
-        req.remove_header(&TE);
-    } else if req.headers.get(TE).is_some_and(|value| value != "trailers") {
-        req.remove_header(&TE);
+    // One pass: most requests have nothing to remove, and each look-up by name costs as much as a few names passed by.
+    let keeps_te = req.version == Version::HTTP_2 && req.headers.get(TE).is_some_and(|value| value == "trailers");
+    let gone = |name: &HeaderName| is_ours(name.as_str()) || ends_here(name.as_str()) || (*name == TE && !keeps_te);
+    let gone: SmallVec<[HeaderName; 8]> = req.headers.keys().filter(|name| gone(name)).cloned().collect();
+    for name in &gone {
+        req.remove_header(name);
     }
     Ok(told)
 }
 
 /// Removes what only we say.
 pub(crate) fn unsay(req: &mut RequestHeader) {
-    let ours: SmallVec<[HeaderName; 8]> = req.headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
-    for name in &ours {
+    for name in &ours(&req.headers) {
         req.remove_header(name);
     }
+}
+
+/// The same in fields alone.
+pub(crate) fn unsay_in(headers: &mut HeaderMap) {
+    for name in &ours(headers) {
+        headers.remove(name);
+    }
+}
+
+fn ours(headers: &HeaderMap) -> SmallVec<[HeaderName; 8]> {
+    headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect()
 }
 
 /// Whether a field's name is one only we write. Some servers read `_` as `-`, so that is no disguise.
@@ -118,6 +121,18 @@ pub(crate) fn is_ours(name: &str) -> bool {
         Some(b's') => begins("selvage-"),
         Some(b'x') => begins("x-forwarded-") || (name.len() == 9 && begins("x-real-ip")),
         Some(b'f') => name == "forwarded",
+        _ => false,
+    }
+}
+
+/// Whether a field is about this hop alone; `TE` and `Connection` are looked into. Pingora loses the trailers of requests, and on HTTP/1.1
+/// hops those of responses: so nobody is told that there will be any, nor, by `TE`, of a client that would take them where none can reach it.
+fn ends_here(name: &str) -> bool {
+    match name.as_bytes().first() {
+        Some(b'k') => name == "keep-alive",
+        Some(b'p') => matches!(name, "proxy-connection" | "proxy-authenticate" | "proxy-authorization"),
+        Some(b'h') => name == "http2-settings",
+        Some(b't') => name == "trailer",
         _ => false,
     }
 }

@@ -9,26 +9,28 @@
 mod admission;
 mod below;
 mod context;
-mod expiry;
 mod fail;
 mod forward;
 mod head;
 pub(crate) mod hygiene;
+mod leash;
 mod outbound;
+mod pace;
 mod respond;
 mod retries;
 #[cfg(test)]
 mod tests;
-mod trace;
+pub(crate) mod trace;
 
 pub use context::Context;
-pub use expiry::within_deadline;
+pub use leash::on_leash;
 
 use crate::observe::{AccessLog, Entry, Metrics};
 use crate::snapshot::Snapshot;
 use crate::tls::MeshTransport;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -36,6 +38,7 @@ use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What all workers of one proxy share.
 #[derive(Debug)]
@@ -68,11 +71,15 @@ pub struct Options {
     pub max_headers: usize,
     /// Bytes a request's head may have.
     pub max_head: usize,
+    /// For a request body to begin, and for its pauses.
+    pub body_grace: Duration,
+    /// Bytes a second of a request body, on the average beyond the grace.
+    pub body_rate: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_headers: 100, max_head: 32 * 1024 }
+        Self { max_headers: 100, max_head: 32 * 1024, body_grace: pace::GRACE, body_rate: pace::RATE }
     }
 }
 
@@ -126,8 +133,13 @@ impl ProxyHttp for Driver {
         forward::peer(session, ctx).await
     }
 
-    async fn upstream_request_filter(&self, _: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+        pace::begin(session, ctx);
         outbound::complete(ctx, request).map_err(|denial| fail::denied(ctx, denial))
+    }
+
+    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+        pace::came(session, ctx, body.as_ref().map_or(0, Bytes::len), end)
     }
 
     async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {

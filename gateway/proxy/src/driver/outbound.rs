@@ -1,12 +1,12 @@
 //! What is sent upstream: rewrites, header changes, and the headers that only we write.
 
+use super::admission::GRPC_TIMEOUT;
 use super::context::{Context, Way};
 use super::head::{bad, retarget};
-use super::hygiene::{ATTEMPT, DEADLINE, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, PRINCIPAL};
-use super::trace::{REQUEST_ID, TRACEPARENT, TRACESTATE};
+use super::hygiene::{ATTEMPT, DEADLINE, PRINCIPAL, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::snapshot::rewrite;
-use http::Version;
-use http::header::{HOST, HeaderName, TE, TRAILER};
+use http::header::{HOST, HeaderName, TE};
+use http::{HeaderValue, Version};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 use selvage_policy::Denial;
@@ -18,7 +18,6 @@ pub(super) fn complete(ctx: &mut Context, req: &mut RequestHeader) -> Result<(),
     let fellow = ctx.tries.last.as_ref().is_some_and(|state| state.endpoint.identity.is_some());
     if req.version != Version::HTTP_2 {
         // Pingora loses trailers on HTTP/1.1 hops.
-        req.remove_header(&TRAILER);
         req.remove_header(&TE);
     }
     let set = |req: &mut RequestHeader, name: HeaderName, value: &str| {
@@ -33,8 +32,8 @@ pub(super) fn complete(ctx: &mut Context, req: &mut RequestHeader) -> Result<(),
         if fellow {
             set(req, DEADLINE, &left.as_millis().to_string())?;
         }
-        if req.headers.contains_key("grpc-timeout") {
-            set(req, HeaderName::from_static("grpc-timeout"), &grpc_timeout(left))?;
+        if req.headers.contains_key(&GRPC_TIMEOUT) {
+            set(req, GRPC_TIMEOUT, &grpc_timeout(left))?;
         }
     }
     ctx.reached = true;
@@ -44,16 +43,12 @@ pub(super) fn complete(ctx: &mut Context, req: &mut RequestHeader) -> Result<(),
 /// Applies the forwarding headers, then the filters of the rule and the backend; gives the new host where there is one.
 pub(super) fn rewrite(ctx: &Context, req: &mut RequestHeader) -> Result<Option<String>, Denial> {
     let unwritable = |_| bad("a header of the request cannot be written");
-    req.insert_header(REQUEST_ID, ctx.trace.request_id.as_str()).map_err(unwritable)?;
-    req.insert_header(TRACEPARENT, ctx.trace.parent.as_str()).map_err(unwritable)?;
-    if ctx.trace.begun_here {
-        req.remove_header(&TRACESTATE);
-    }
-    req.insert_header(FORWARDED_FOR, ctx.source.address.to_string()).map_err(unwritable)?;
-    req.insert_header(FORWARDED_PROTO, ctx.scheme).map_err(unwritable)?;
+    ctx.trace.write(req);
+    req.insert_header(X_FORWARDED_FOR, ctx.source.address.to_string()).map_err(unwritable)?;
+    req.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(ctx.scheme)).map_err(unwritable)?;
     match &ctx.told.host {
-        Some(host) => req.insert_header(FORWARDED_HOST, host.clone()).map_err(unwritable)?,
-        None => req.insert_header(FORWARDED_HOST, ctx.head.authority()).map_err(unwritable)?,
+        Some(host) => req.insert_header(X_FORWARDED_HOST, host.clone()).map_err(unwritable)?,
+        None => req.insert_header(X_FORWARDED_HOST, ctx.head.authority()).map_err(unwritable)?,
     }
     let (Way::Backend(matched, _), Some(chosen)) = (&ctx.way, ctx.chosen()) else { return Ok(None) };
     let (of_rule, of_backend) = (&matched.rule.filters, &chosen.filters);

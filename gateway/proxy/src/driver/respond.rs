@@ -2,17 +2,18 @@
 
 use super::context::{Context, Way};
 use super::hygiene::ORIGIN;
-use super::{expiry, fail, retries};
+use super::{fail, leash, retries};
 use crate::observe::labels::Attempt;
 use crate::snapshot::rewrite;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, LOCATION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, LOCATION, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, StatusCode, Version};
 use pingora_core::Result;
 use pingora_core::protocols::http::HttpTask;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Nothing of this reply's request reached the application.
 pub(super) const PROXY: &str = "proxy";
 /// The application answered, or may have seen the request.
@@ -33,10 +34,12 @@ pub(super) fn attempted(session: &Session, ctx: &mut Context, response: &Respons
     }
     ctx.shared.metrics.upstream.attempt(Attempt::Answered);
     ctx.answered = true;
+    ctx.status = status;
+    ctx.has_trailers = response.version == Version::HTTP_2 && session.is_http2();
     // A day-long stream keeps what its rule needs, not a configuration.
     ctx.snapshot = None;
     if let Some(deadline) = ctx.deadline.filter(|_| status != 101) {
-        expiry::arm(deadline);
+        leash::arm(deadline);
     }
     Ok(())
 }
@@ -44,8 +47,9 @@ pub(super) fn attempted(session: &Session, ctx: &mut Context, response: &Respons
 /// A fellow could not reach its application, and says so.
 fn unreached(ctx: &Context, response: &ResponseHeader) -> bool {
     let fellow = ctx.tries.last.as_ref().is_some_and(|state| state.endpoint.identity.is_some());
-    let unavailable = matches!(response.status.as_u16(), 502..=504) || response.headers.get("grpc-status").is_some_and(|s| s == "14");
-    fellow && unavailable && response.headers.get(&ORIGIN).is_some_and(|origin| origin == PROXY)
+    let unavailable =
+        || matches!(response.status.as_u16(), 502..=504) || response.headers.get(&GRPC_STATUS).is_some_and(|status| status == "14");
+    fellow && unavailable() && response.headers.get(&ORIGIN).is_some_and(|origin| origin == PROXY)
 }
 
 /// The head that is passed on.
@@ -56,7 +60,7 @@ pub(super) fn pass(session: &mut Session, ctx: &mut Context, response: &mut Resp
     if is_interim(response.status) {
         return Ok(());
     }
-    remove_hop_by_hop(response, session.is_http2());
+    remove_hop_by_hop(response, ctx.has_trailers);
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         // From here on silence is the application's right, as on any opaque connection.
         session.as_downstream_mut().set_read_timeout(Some(crate::l4::IDLE));
@@ -114,7 +118,7 @@ fn remove_ours(response: &mut ResponseHeader) {
 }
 
 /// RFC 9110 section 7.6.1. `Connection` itself Pingora writes anew.
-fn remove_hop_by_hop(response: &mut ResponseHeader, to_http2: bool) {
+fn remove_hop_by_hop(response: &mut ResponseHeader, has_trailers: bool) {
     let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let nominated: SmallVec<[HeaderName; 2]> = response
         .headers
@@ -127,15 +131,16 @@ fn remove_hop_by_hop(response: &mut ResponseHeader, to_http2: bool) {
     for name in &nominated {
         response.remove_header(name);
     }
-    for name in [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), PROXY_AUTHENTICATE, TE] {
-        response.remove_header(&name);
-    }
-    if !switching {
-        response.remove_header(&UPGRADE);
-        response.remove_header(&CONNECTION);
-    }
-    if !to_http2 {
-        response.remove_header(&TRAILER);
+    let gone = |name: &HeaderName| match name.as_str() {
+        "keep-alive" | "proxy-connection" | "proxy-authenticate" | "te" => true,
+        "upgrade" | "connection" => !switching,
+        // None will come: see `hygiene::ends_here`.
+        "trailer" => !has_trailers,
+        _ => false,
+    };
+    let gone: SmallVec<[HeaderName; 4]> = response.headers.keys().filter(|name| gone(name)).cloned().collect();
+    for name in &gone {
+        response.remove_header(name);
     }
 }
 

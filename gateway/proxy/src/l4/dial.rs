@@ -3,6 +3,7 @@
 use super::preamble;
 use crate::connection::Connection;
 use crate::net::worker::Shared;
+use crate::permit::TargetFacts;
 use crate::snapshot::decide::{self, Next};
 use crate::snapshot::{Backend, Listener, Rule, Snapshot};
 use crate::state::clock;
@@ -33,6 +34,8 @@ pub struct Dialled {
     pub endpoint: SocketAddr,
     /// The connection.
     pub stream: Stream,
+    /// Present where the guards of the target were run here.
+    pub target: Option<TargetFacts>,
 }
 
 /// Plain, or inside a mesh hop whose preamble has been sent.
@@ -59,7 +62,8 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
         Next::Local(address) => (address, listener.settings.resolve(&exchange).connect_timeout.unwrap_or(CONNECT)),
         Next::PassThrough(address) => (address, CONNECT),
     };
-    Ok(Dialled { route: None, endpoint: address, stream: Stream::Plain(connect(address, limit).await.map_err(unreachable)?) })
+    let stream = Stream::Plain(connect(address, limit).await.map_err(unreachable)?);
+    Ok(Dialled { route: None, endpoint: address, stream, target: None })
 }
 
 async fn to_rule(
@@ -95,7 +99,13 @@ async fn to_rule(
         match reach(&shared.transport, snapshot, listener.spec.identity.as_ref(), backend, endpoint, limit).await {
             Ok(stream) => {
                 flight.answered(Ok(()));
-                return Ok(Dialled { route: Some(rule.route.clone()), endpoint: endpoint.address, stream });
+                let target = endpoint.identity.is_none().then(|| TargetFacts {
+                    backend: backend.clone(),
+                    endpoint: endpoint.address,
+                    way: None,
+                    trace: None,
+                });
+                return Ok(Dialled { route: Some(rule.route.clone()), endpoint: endpoint.address, stream, target });
             }
             Err(denial) => {
                 flight.answered(Err(()));

@@ -12,8 +12,9 @@ pub mod preamble;
 use crate::connection::Connection;
 use crate::net::worker::Shared;
 use crate::observe::labels::{Accepted, Carries, Direction};
+use crate::permit::{Facts, Permit};
 use crate::snapshot::{Listener, Snapshot};
-use selvage_policy::{Denial, Key, SpiffeId};
+use selvage_policy::{Denial, Key, Source, SpiffeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ pub struct Closed {
     pub received: u64,
     /// From accept to close.
     pub duration: Duration,
-    /// Why it was refused, if it was.
+    /// Why it was refused, or ended by another configuration, if it was.
     pub denial: Option<Denial>,
 }
 
@@ -68,7 +69,7 @@ pub struct Unobserved;
 impl Observer for Unobserved {}
 
 /// Serves an opaque connection. Always ends in one [`Closed`], also when cancelled.
-pub async fn serve<S>(shared: &Shared, snapshot: &Snapshot, listener: &Arc<Listener>, connection: &Connection, io: S)
+pub async fn serve<S>(shared: &Shared, snapshot: &Snapshot, listener: &Arc<Listener>, connection: &Arc<Connection>, io: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -91,15 +92,25 @@ where
     };
     match dial::dial(shared, snapshot, listener, connection).await {
         Ok(dialled) => {
+            let source = Source { address: connection.peer.ip(), principal: connection.principal().cloned() };
+            let facts = Facts { source, http: None, target: dialled.target };
+            let permit = Permit::issue(connection, listener.clone(), facts, snapshot.generation, &shared.snapshot);
             shared.metrics.connections.accepted(Accepted::Served);
             let _open = shared.metrics.connections.open(Carries::Tcp);
             record.closed.route = dialled.route;
             record.closed.endpoint = Some(dialled.endpoint);
             // How a side failed is its own affair: the bytes say how far it went.
-            let _ = match dialled.stream {
-                dial::Stream::Plain(upstream) => copy::both(io, upstream, &record.bytes, IDLE).await,
-                dial::Stream::Mesh(upstream) => copy::both(io, *upstream, &record.bytes, IDLE).await,
+            let copied = async {
+                let _ = match dialled.stream {
+                    dial::Stream::Plain(upstream) => copy::both(io, upstream, &record.bytes, IDLE).await,
+                    dial::Stream::Mesh(upstream) => copy::both(io, *upstream, &record.bytes, IDLE).await,
+                };
             };
+            tokio::select! {
+                biased;
+                () = permit.withdrawal().withdrawn() => record.closed.denial = permit.withdrawal().denial().cloned(),
+                () = copied => {}
+            }
         }
         Err(denial) => {
             shared.metrics.connections.accepted(Accepted::Refused);

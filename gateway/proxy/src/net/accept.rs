@@ -15,6 +15,7 @@ use super::worker::Worker;
 use crate::connection::{Connection, TlsSession};
 use crate::l4;
 use crate::observe::labels::{Accepted, Carries};
+use crate::permit::Permits;
 use crate::snapshot::{Listener, Snapshot};
 use crate::tls::{ALPN_H2, ALPN_TCP, peer, peer_identity};
 use pingora_proxy::ProxyHttp;
@@ -115,10 +116,10 @@ where
         match spoken {
             Spoken::Tls if listener.spec.mesh.is_some() || !is_http => self.tls(listener, raw).await,
             _ if listener.spec.protocol == Protocol::Tcp => self.opaque(listener, None, raw).await,
-            Spoken::Http2 => self.http(listener, true, Conn::plain(raw, self.connection(listener, None))).await,
+            Spoken::Http2 => self.http(true, Conn::plain(raw, self.connection(listener, None))).await,
             Spoken::Opaque => self.opaque(listener, None, raw).await,
             // TLS where none is spoken: the reader of heads answers it as what it is there, no HTTP.
-            Spoken::Http1 | Spoken::Tls => self.http(listener, false, Conn::plain(raw, self.connection(listener, None))).await,
+            Spoken::Http1 | Spoken::Tls => self.http(false, Conn::plain(raw, self.connection(listener, None))).await,
         }
     }
 
@@ -164,7 +165,7 @@ where
                 }
                 let is_h2 = tls.get_ref().1.alpn_protocol() == Some(ALPN_H2);
                 let connection = self.connection(listener, Some(about));
-                self.http(listener, is_h2, Conn::tls(tls, connection)).await;
+                self.http(is_h2, Conn::tls(tls, connection)).await;
             }
             // The application's own TLS: its business, passed through as it is.
             _ if is_opaque(listener) => self.opaque(listener, None, raw).await,
@@ -187,7 +188,7 @@ where
                 return;
             }
             let connection = self.connection(listener, Some(about));
-            return self.http(listener, alpn.as_deref() == Some(ALPN_H2), Conn::tls(tls, connection)).await;
+            return self.http(alpn.as_deref() == Some(ALPN_H2), Conn::tls(tls, connection)).await;
         }
         let Ok(Ok(port)) = timeout(HANDSHAKE, l4::preamble::read(&mut tls)).await else { return };
         let snapshot = self.snapshot.clone();
@@ -207,11 +208,11 @@ where
         }
     }
 
-    async fn http(&self, listener: &Arc<Listener>, is_h2: bool, conn: pingora_core::Result<Conn>) {
+    async fn http(&self, is_h2: bool, conn: pingora_core::Result<Conn>) {
         let Ok(conn) = conn else { return };
-        let meshed = conn.connection().is_some_and(|connection| connection.principal().is_some());
+        let Some(connection) = conn.connection().cloned() else { return };
         let shared = &self.worker.shared;
-        let _registered = shared.register(&listener.key, meshed, &self.closing);
+        let _registered = shared.register(&connection);
         shared.metrics.connections.accepted(Accepted::Served);
         let _open = shared.metrics.connections.open(if is_h2 { Carries::Http2 } else { Carries::Http1 });
         if is_h2 { http2(self.worker, conn).await } else { http1(self.worker, conn).await }
@@ -222,13 +223,12 @@ where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
     {
         let connection = self.connection(listener, tls);
-        let meshed = connection.principal().is_some();
-        let _registered = self.worker.shared.register(&listener.key, meshed, &self.closing);
+        let _registered = self.worker.shared.register(&connection);
         l4::serve(&self.worker.shared, &self.snapshot, listener, &connection, io).await;
     }
 
-    fn connection(&self, listener: &Arc<Listener>, tls: Option<TlsSession>) -> Connection {
-        Connection {
+    fn connection(&self, listener: &Arc<Listener>, tls: Option<TlsSession>) -> Arc<Connection> {
+        Arc::new(Connection {
             bind: self.bind,
             listener: listener.key.clone(),
             peer: self.peer,
@@ -236,7 +236,8 @@ where
             tls,
             generation: self.snapshot.generation,
             closing: self.closing.clone(),
-        }
+            permits: Permits::default(),
+        })
     }
 }
 

@@ -3,12 +3,16 @@
 //! Pingora bounds single reads only, so what bounds a connection as a whole is here: how long it may idle between requests, and how
 //! long and how large a request head may be. The head is read completely before Pingora sees any of it.
 
+mod chunks;
+mod extent;
+mod scan;
+
 use super::closing::Closing;
-use super::detect::{Spoken, classify};
-use super::raw::{Raw, take};
+use super::raw::Raw;
 use crate::connection::Connection;
 use async_trait::async_trait;
 use bytes::BytesMut;
+use extent::Extent;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
@@ -16,6 +20,7 @@ use pingora_core::protocols::{
     ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora_http::ResponseHeader;
+use scan::Scan;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -52,6 +57,8 @@ pub enum Head {
     Late,
     /// It has more than [`MAX_HEAD`] bytes or [`MAX_FIELDS`] fields.
     TooLarge,
+    /// Its request line does not end within [`MAX_LINE`](super::detect::MAX_LINE).
+    LongTarget,
     /// It does not begin with a request line of HTTP/1.
     Malformed,
 }
@@ -68,9 +75,9 @@ pub struct Conn {
     io: BufWriter<Layer>,
     /// What was read of requests and not handed on yet.
     head: BytesMut,
-    /// Bytes of this request that may still be read; what follows belongs to the next one, and Pingora breaks a request off over bytes after
-    /// its end. Absent: as many as come, because only they tell where it ends (chunks, upgrades).
-    left: Option<usize>,
+    /// What of the bytes to come is this request; what follows belongs to the next one, and Pingora breaks a request off over bytes after
+    /// its end.
+    extent: Extent,
     about: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
     ssl: Option<Arc<SslDigest>>,
@@ -79,12 +86,12 @@ pub struct Conn {
 
 impl Conn {
     /// A plain connection.
-    pub fn plain(raw: Raw, connection: Connection) -> pingora_core::Result<Self> {
+    pub fn plain(raw: Raw, connection: Arc<Connection>) -> pingora_core::Result<Self> {
         Self::new(Layer::Plain(raw), None, connection)
     }
 
     /// A connection inside TLS.
-    pub fn tls(tls: TlsStream<Raw>, connection: Connection) -> pingora_core::Result<Self> {
+    pub fn tls(tls: TlsStream<Raw>, connection: Arc<Connection>) -> pingora_core::Result<Self> {
         let session = tls.get_ref().1;
         let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
         let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or_default();
@@ -92,7 +99,7 @@ impl Conn {
         Self::new(Layer::Tls(Box::new(tls)), Some(ssl), connection)
     }
 
-    fn new(layer: Layer, ssl: Option<Arc<SslDigest>>, connection: Connection) -> pingora_core::Result<Self> {
+    fn new(layer: Layer, ssl: Option<Arc<SslDigest>>, connection: Arc<Connection>) -> pingora_core::Result<Self> {
         let socket = SocketDigest::from_raw_fd(layer.raw().as_raw_fd());
         // Filled in now: later they would be asked of a file descriptor that may be somebody else's by then.
         let _ = socket.peer_addr.set(Some(PingoraAddr::Inet(connection.peer)));
@@ -102,7 +109,7 @@ impl Conn {
         Ok(Self {
             io: BufWriter::with_capacity(WRITE, layer),
             head: BytesMut::new(),
-            left: None,
+            extent: Extent::Open,
             about: Arc::new(about),
             socket: Arc::new(socket),
             ssl,
@@ -111,8 +118,8 @@ impl Conn {
     }
 
     /// What is known of it.
-    pub fn connection(&self) -> Option<&Connection> {
-        self.about.user_data.as_ref()?.downcast_ref()
+    pub fn connection(&self) -> Option<&Arc<Connection>> {
+        Connection::in_digest(&self.about)
     }
 
     /// What Pingora's HTTP/2 sessions carry.
@@ -127,7 +134,7 @@ impl Conn {
 
     /// Waits for a request and reads its head; the bytes stay to be read.
     pub async fn head(&mut self, closing: &Closing) -> Head {
-        self.left = None;
+        self.extent = Extent::Open;
         if self.head.is_empty() {
             let first = tokio::select! {
                 biased;
@@ -144,7 +151,7 @@ impl Conn {
         loop {
             match scan.look(&self.head) {
                 Some(Head::Complete) => {
-                    self.left = extent(&self.head[..scan.at]);
+                    self.extent = Extent::of(&self.head[..scan.at]);
                     return Head::Complete;
                 }
                 Some(head) => return head,
@@ -200,71 +207,6 @@ impl Conn {
         })
         .await;
     }
-}
-
-/// Finds the end of a head step by step, never looking at a byte twice.
-#[derive(Default)]
-struct Scan {
-    at: usize,
-    lines: usize,
-    request_line: bool,
-}
-
-impl Scan {
-    fn look(&mut self, head: &[u8]) -> Option<Head> {
-        // Empty lines before a request are allowed (RFC 9112 section 2.2); a few, not a stream of them.
-        let start = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(head.len());
-        if start > 16 {
-            return Some(Head::Malformed);
-        }
-        if !self.request_line {
-            match classify(&head[start..]) {
-                None => return None,
-                Some(Spoken::Http1) => self.request_line = true,
-                Some(_) => return Some(Head::Malformed),
-            }
-        }
-        self.at = self.at.max(start);
-        while let Some(offset) = head[self.at..].iter().position(|byte| *byte == b'\n') {
-            let after = self.at + offset + 1;
-            match head[after..] {
-                [first @ b'\n', ..] | [first @ b'\r', b'\n', ..] => {
-                    self.at = after + if first == b'\n' { 1 } else { 2 };
-                    return Some(if self.lines > MAX_FIELDS { Head::TooLarge } else { Head::Complete });
-                }
-                // The next bytes decide; look at this line end again.
-                [] | [b'\r'] => {
-                    self.at = after - 1;
-                    return None;
-                }
-                _ => {
-                    self.at = after;
-                    self.lines += 1;
-                    if self.lines > MAX_FIELDS {
-                        return Some(Head::TooLarge);
-                    }
-                }
-            }
-        }
-        self.at = head.len();
-        None
-    }
-}
-
-/// How many bytes the request with this head has, where its head says so without doubt.
-fn extent(head: &[u8]) -> Option<usize> {
-    let mut length = None;
-    for line in head.split(|byte| *byte == b'\n').skip(1) {
-        let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(line.len()));
-        let is = |known: &str| name.trim_ascii().eq_ignore_ascii_case(known.as_bytes());
-        if matches!(line, [b' ' | b'\t', ..]) || is("transfer-encoding") || is("upgrade") || (is("content-length") && length.is_some()) {
-            return None;
-        }
-        if is("content-length") {
-            length = Some(std::str::from_utf8(value.get(1..)?).ok()?.trim().parse::<usize>().ok()?);
-        }
-    }
-    head.len().checked_add(length.unwrap_or(0))
 }
 
 impl Layer {
@@ -338,30 +280,39 @@ impl Conn {
 
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(left) = self.left else {
-            if self.head.is_empty() {
-                return Pin::new(self.io.get_mut()).poll_read(cx, to);
-            }
-            take(&mut self.head, to);
-            return Poll::Ready(Ok(()));
-        };
-        if left == 0 {
+        let Self { io, head, extent, .. } = &mut *self;
+        if extent.is_over() {
             return self.poll_after(cx);
         }
-        let most = left.min(to.remaining());
-        let read = if self.head.is_empty() {
-            let mut part = ReadBuf::new(to.initialize_unfilled_to(most));
-            ready!(Pin::new(self.io.get_mut()).poll_read(cx, &mut part))?;
-            let read = part.filled().len();
-            to.advance(read);
-            read
-        } else {
-            let read = most.min(self.head.len());
-            to.put_slice(&self.head.split_to(read));
-            read
-        };
-        self.left = Some(left - read);
-        Poll::Ready(Ok(()))
+        if !head.is_empty() {
+            let most = head.len().min(to.remaining());
+            let taken = extent.take(&head[..most]);
+            to.put_slice(&head.split_to(taken));
+            if head.is_empty() {
+                *head = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let io = Pin::new(io.get_mut());
+        match extent {
+            Extent::Open => io.poll_read(cx, to),
+            Extent::Bytes(left) => {
+                let mut part = ReadBuf::new(to.initialize_unfilled_to((*left).min(to.remaining())));
+                ready!(io.poll_read(cx, &mut part))?;
+                let read = part.filled().len();
+                *left -= read;
+                to.advance(read);
+                Poll::Ready(Ok(()))
+            }
+            Extent::Chunks(..) => {
+                let before = to.filled().len();
+                ready!(io.poll_read(cx, to))?;
+                let taken = before + extent.take(&to.filled()[before..]);
+                head.extend_from_slice(&to.filled()[taken..]);
+                to.set_filled(taken);
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 }
 

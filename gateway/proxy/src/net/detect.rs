@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 /// Silent and undecided clients of a `Detect` listener are opaque after this: the protocol may be one where the server speaks first.
 pub const DETECT: Duration = Duration::from_secs(3);
 /// A request line that has not ended by here is none.
-const MAX_LINE: usize = 16 * 1024;
+pub const MAX_LINE: usize = 16 * 1024;
 /// The longest method name there is in the IANA registry has 17 letters.
 const MAX_METHOD: usize = 32;
 /// A ClientHello larger than this is refused; one with a post-quantum key share has less than 2 KiB.
@@ -93,6 +93,16 @@ fn http1(bytes: &[u8]) -> Option<Spoken> {
         None if bytes.len() < MAX_LINE => None,
         None => Some(Spoken::Opaque),
     }
+}
+
+/// Whether bytes that are no HTTP are so because their request line, which began as one, does not end.
+pub fn is_long_target(bytes: &[u8]) -> bool {
+    let line = bytes.iter().take_while(|byte| **byte != b'\n').count();
+    let begins = bytes
+        .iter()
+        .position(|byte| *byte == b' ')
+        .is_some_and(|end| (1..=MAX_METHOD).contains(&end) && bytes[..end].iter().all(|byte| is_token(*byte)));
+    begins && line >= MAX_LINE
 }
 
 /// A byte of a token (RFC 9110 section 5.6.2).

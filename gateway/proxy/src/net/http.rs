@@ -5,7 +5,7 @@
 use super::conn::{Conn, Head, MAX_FIELDS, MAX_HEAD};
 use super::worker::Worker;
 use crate::connection::Connection;
-use crate::driver::within_deadline;
+use crate::driver::on_leash;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora_core::protocols::Shutdown;
 use pingora_core::protocols::http::ServerSession;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// One read of a request body, one write of a response.
-const TRANSFER: Duration = Duration::from_secs(60);
+pub const TRANSFER: Duration = Duration::from_secs(60);
 /// What is left of a request body after the response is dropped for so long, then the connection is closed.
 const DRAIN_BODY: Duration = Duration::from_secs(10);
 /// The HTTP/2 preface and first SETTINGS.
@@ -32,7 +32,7 @@ pub const IDLE_H2: Duration = Duration::from_secs(300);
 /// After GOAWAY, and for streams to notice that their connection is gone.
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// Streams of one connection at once.
-const MAX_STREAMS: u32 = 100;
+pub const MAX_STREAMS: u32 = 100;
 /// Window of a stream, and of a connection in streams' windows: never equal, or one slow stream stalls all.
 const WINDOW: u32 = 256 * 1024;
 const WINDOWS: u32 = 16;
@@ -58,6 +58,7 @@ where
             Head::Ended => return drop(timeout(AFTERMATH, Shutdown::shutdown(&mut *conn)).await),
             Head::Late => Some(Denial::of(Reason::RequestTimeout, "the request head did not arrive in time")),
             Head::TooLarge => Some(Denial::of(Reason::HeadersTooLarge, "the request head has more than 32 KiB or 100 fields")),
+            Head::LongTarget => Some(Denial::of(Reason::TargetTooLong, "the request line has more than 16 KiB")),
             Head::Malformed => Some(Denial::of(Reason::BadRequest, "this is no HTTP request")),
         };
         if let Some(denial) = denial {
@@ -70,11 +71,11 @@ where
             Some(settings) => settings.apply_to_session(&mut session),
             None => session.set_keepalive(Some(super::conn::IDLE.as_secs())),
         }
-        session.set_read_timeout(Some(TRANSFER));
-        session.set_write_timeout(Some(TRANSFER));
+        session.set_read_timeout(Some(worker.shared.transfer));
+        session.set_write_timeout(Some(worker.shared.transfer));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         let request = worker.shared.begin();
-        let reused = within_deadline(worker.proxy.process_new_http(session, worker.ending(closing))).await;
+        let reused = on_leash(worker.proxy.process_new_http(session, worker.ending(closing))).await;
         drop(request);
         let Some((stream, persistent)) = reused.map(|reused| reused.consume()) else { return };
         let Ok(same) = stream.into_any().downcast::<Conn>() else { return };
@@ -89,7 +90,6 @@ where
     D::CTX: Send + Sync,
 {
     let Some(connection) = conn.connection().cloned() else { return };
-    let connection = Arc::new(connection);
     let digest = Arc::new(conn.digest());
     let Ok(Ok(mut h2)) = timeout(HANDSHAKE, handshake(Box::new(conn), Some(options()))).await else { return };
     let mut streams = JoinSet::new();
@@ -149,7 +149,7 @@ where
         .then(|| Denial::of(Reason::HeadersTooLarge, "the request head has more than 32 KiB or 100 fields"));
     let caller = Caller::of(&session.req_header().headers);
     let mut session = ServerSession::new_http2(session);
-    session.set_write_timeout(Some(TRANSFER));
+    session.set_write_timeout(Some(worker.shared.transfer));
     session.set_total_drain_timeout(Some(DRAIN_BODY));
     if let Some(denial) = denial {
         worker.shared.refused(connection, &denial);
@@ -161,7 +161,7 @@ where
         return;
     }
     let _request = worker.shared.begin();
-    within_deadline(worker.proxy.process_new_http(session, worker.ending(&connection.closing))).await;
+    on_leash(worker.proxy.process_new_http(session, worker.ending(&connection.closing))).await;
 }
 
 /// Bounds of a connection. h2 has no cap on the number of fields before it decodes them; [`is_too_large`] refuses right after, and the

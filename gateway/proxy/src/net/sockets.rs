@@ -90,6 +90,7 @@ where
                 }
             }
             self.shared.outlived(&snapshot.listeners).into_iter().for_each(|closing| end(closing, linger));
+            self.shared.review(&snapshot).await;
             let mut failures = BTreeMap::new();
             for bind in snapshot.sockets.keys() {
                 if sockets.contains_key(bind) {

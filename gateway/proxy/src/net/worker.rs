@@ -2,6 +2,7 @@
 
 use super::closing::Closing;
 use super::conn;
+use super::http::TRANSFER;
 use crate::connection::Connection;
 use crate::l4::Observer;
 use crate::observe::Metrics;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 pub const MAX_CONNECTIONS: usize = 16_384;
 /// Connections of one socket at once: a flood on one listener leaves room for the others.
 pub const MAX_PER_SOCKET: usize = 12_288;
+/// Connections reviewed in a row; requests of this worker wait meanwhile.
+const REVIEWED: usize = 64;
 /// Idle upstream connections a worker keeps.
 const UPSTREAM_POOL: usize = 1024;
 
@@ -47,16 +51,11 @@ pub struct Shared {
     pub max_connections: usize,
     /// Connections at once on one socket.
     pub max_per_socket: usize,
-    open: Mutex<HashMap<u64, Open>>,
+    /// One read of a request body, one write of a response.
+    pub transfer: Duration,
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
     numbers: AtomicU64,
     requests: AtomicUsize,
-}
-
-/// One connection that is open.
-struct Open {
-    listener: Arc<Key>,
-    meshed: bool,
-    closing: Closing,
 }
 
 /// Counts a request until dropped.
@@ -105,6 +104,7 @@ impl Shared {
             closing: Closing::default(),
             max_connections: MAX_CONNECTIONS,
             max_per_socket: MAX_PER_SOCKET,
+            transfer: TRANSFER,
             open: Mutex::default(),
             numbers: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
@@ -134,20 +134,31 @@ impl Shared {
     }
 
     /// Puts a connection on the list.
-    pub fn register(&self, listener: &Arc<Key>, meshed: bool, closing: &Closing) -> Registered<'_> {
+    pub fn register(&self, connection: &Arc<Connection>) -> Registered<'_> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().insert(number, Open { listener: listener.clone(), meshed, closing: closing.clone() });
+        self.open.lock().insert(number, connection.clone());
         Registered { shared: self, number }
     }
 
     /// The ends of open connections that `listeners` no longer allow: their listener is gone, or takes mesh TLS only by now.
     pub fn outlived(&self, listeners: &HashMap<Key, Arc<Listener>>) -> Vec<Closing> {
-        let gone = |open: &Open| match listeners.get(&*open.listener) {
-            Some(listener) => !open.meshed && listener.spec.mesh == Some(MeshMode::Strict),
+        let gone = |open: &Connection| match listeners.get(&*open.listener) {
+            Some(listener) => open.principal().is_none() && listener.spec.mesh == Some(MeshMode::Strict),
             None => true,
         };
         let open = self.open.lock();
         open.values().filter(|open| !open.closing.is_draining() && gone(open)).map(|open| open.closing.clone()).collect()
+    }
+
+    /// Ends what is under way and would be refused under `snapshot`.
+    pub async fn review(&self, snapshot: &Snapshot) {
+        let open: Vec<Arc<Connection>> = self.open.lock().values().cloned().collect();
+        for (number, connection) in open.iter().enumerate() {
+            connection.review(snapshot);
+            if number % REVIEWED == REVIEWED - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 }
 

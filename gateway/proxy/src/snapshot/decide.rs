@@ -99,8 +99,22 @@ impl<'a> From<&'a Connection> for Arrival<'a> {
 
 /// Decides about a request, or about an opaque connection where the Exchange has no HTTP.
 pub fn request(snapshot: &Snapshot, arrival: Arrival<'_>, exchange: &Exchange<'_>, purpose: Purpose) -> Decided {
-    let mut decided = Decided { listener: None, destination: None, matched: None, guards: Decision::default(), next: Ok(Next::Forward) };
-    if let Err(denial) = decided.fill(snapshot, arrival, exchange, purpose) {
+    match listener(snapshot, arrival, exchange.http.as_ref().map(|http| http.host)) {
+        Ok(listener) => request_at(snapshot, listener, arrival, exchange, purpose),
+        Err(denial) => Decided::of(None, Err(denial)),
+    }
+}
+
+/// The same where its listener ([`listener`]) has been found already.
+pub fn request_at(
+    snapshot: &Snapshot,
+    listener: Arc<Listener>,
+    arrival: Arrival<'_>,
+    exchange: &Exchange<'_>,
+    purpose: Purpose,
+) -> Decided {
+    let mut decided = Decided::of(Some(listener.clone()), Ok(Next::Forward));
+    if let Err(denial) = decided.fill(snapshot, &listener, arrival, exchange, purpose) {
         decided.next = Err(denial);
     }
     decided
@@ -170,11 +184,19 @@ pub fn may_pass(snapshot: &Snapshot, address: SocketAddr) -> bool {
 }
 
 impl Decided {
-    fn fill(&mut self, snapshot: &Snapshot, arrival: Arrival<'_>, exchange: &Exchange<'_>, purpose: Purpose) -> Result<(), Denial> {
-        let host = exchange.http.as_ref().map(|http| http.host);
-        let listener = listener(snapshot, arrival, host)?;
-        self.listener = Some(listener.clone());
-        let facts = DestinationFacts { address: target(&listener, arrival.bind, arrival.destination) };
+    fn of(listener: Option<Arc<Listener>>, next: Result<Next, Denial>) -> Self {
+        Self { listener, destination: None, matched: None, guards: Decision::default(), next }
+    }
+
+    fn fill(
+        &mut self,
+        snapshot: &Snapshot,
+        listener: &Listener,
+        arrival: Arrival<'_>,
+        exchange: &Exchange<'_>,
+        purpose: Purpose,
+    ) -> Result<(), Denial> {
+        let facts = DestinationFacts { address: target(listener, arrival.bind, arrival.destination) };
         let exchange = &Exchange { destination: &facts, ..*exchange };
         let peer = arrival.tls.and_then(|tls| tls.peer);
         if listener.spec.mesh == Some(MeshMode::Strict) && peer.is_none() {
@@ -192,17 +214,17 @@ impl Decided {
             }
             Forward::Routes => {
                 let server_name = arrival.tls.and_then(|tls| tls.server_name);
-                self.route(&listener, &listener.routes, Parent::Listener(server_name), exchange, purpose)
+                self.route(listener, &listener.routes, Parent::Listener(server_name), exchange, purpose)
             }
             Forward::Backend(key) => {
                 let Some(found) = snapshot.destinations.get(key) else {
                     self.guard(&listener.guards, exchange, purpose)?;
                     return Err(Denial::of(Reason::InvalidBackend, "the Service behind this listener does not exist"));
                 };
-                self.service(&listener, found, exchange, purpose)
+                self.service(listener, found, exchange, purpose)
             }
             Forward::Destination => match snapshot.by_address.get(&(arrival.destination.ip(), arrival.destination.port())) {
-                Some(found) => self.service(&listener, found, exchange, purpose),
+                Some(found) => self.service(listener, found, exchange, purpose),
                 None => {
                     self.guard(&listener.guards, exchange, purpose)?;
                     if !may_pass(snapshot, arrival.destination) {

@@ -30,6 +30,10 @@ pub struct Rewritten {
 pub trait Fields {
     /// Replaces all fields of this name by one.
     fn set(&mut self, name: HeaderName, value: HeaderValue);
+    /// Replaces all fields of this name, lower-case, by one.
+    fn say(&mut self, name: &'static str, value: HeaderValue) {
+        self.set(HeaderName::from_static(name), value);
+    }
     /// Adds one more.
     fn add(&mut self, name: HeaderName, value: HeaderValue);
     /// Removes all of this name.
@@ -140,6 +144,10 @@ impl Fields for HeaderMap {
 // Pingora's heads refuse a field only where it has more than 32768 of them; a request with that many was refused before.
 impl Fields for RequestHeader {
     fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        let _ = self.insert_header(name, value);
+    }
+    // Of a text Pingora keeps no copy in the case it came.
+    fn say(&mut self, name: &'static str, value: HeaderValue) {
         let _ = self.insert_header(name, value);
     }
     fn add(&mut self, name: HeaderName, value: HeaderValue) {

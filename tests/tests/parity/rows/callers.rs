@@ -32,10 +32,10 @@ pub fn identities() -> Vec<Row> {
             .allow(json!({ "from": [{ "principal": "spiffe://cluster.local/ns/jobs/sa/batch" }] }))
             .get(BATCH, "/", PASS)
             .get(WEB, "/", UNLISTED),
-        row("a principal of another trust domain gets no connection, whatever a rule says")
-            .allow(json!({ "from": [{ "principal": "spiffe://friend.example/ns/shop/sa/web" }] }))
+        row("a caller of another trust domain gets no connection, whatever a rule says")
+            .allow(json!({}))
             .get(FRIEND, "/", Want::Stranger)
-            .get(WEB, "/", UNLISTED),
+            .get(WEB, "/", PASS),
         row("an alias of our trust domain is ours")
             .allow(json!({ "from": [{ "serviceAccount": "web" }] }))
             .mesh(|mesh| mesh.trust_domain_aliases = vec!["old.local".to_string().try_into().expect("a trust domain")])

@@ -3,7 +3,7 @@
 use crate::list::{Attached, Compiled, GuardSet, Invalid, Kind, Outcome, Purpose};
 use crate::mesh::Posture;
 use crate::reason::Reason;
-use crate::sample::{Sample, attached, authorization, levels, namespace, on_service, policy, posture, service};
+use crate::sample::{Sample, attached, authorization, levels, limits, namespace, on_service, policy, posture, service};
 use crate::target::{Target, TargetKind};
 use serde_json::{Value, json};
 
@@ -265,4 +265,24 @@ fn a_filter_that_panics_denies() {
     let mut broken = policy(Kind::AuthorizationPolicy, "a", with_rule("Allow", json!({}))).unwrap();
     broken.when = Some(crate::expression::Expression::panicking());
     assert_eq!(storefront().verdict(&on_service(vec![attached(broken)])), "deny policy_error a");
+}
+
+#[test]
+fn what_is_under_way_is_asked_about_authorization_and_not_counted_again() {
+    let limit = || limits("l", json!({ "limits": [{ "name": "l", "requests": 1, "per": "24h" }] }));
+    let set = on_service(vec![account("a", "Allow", "storefront"), limit()]);
+    assert_eq!(storefront().verdict(&set), "allow a r");
+    assert_eq!(storefront().run(&set, Purpose::Live).denial.expect("it is used up").reason, Reason::RateLimited);
+    assert_eq!(storefront().run(&set, Purpose::Recheck).denial, None, "it was counted when it began");
+    let denied = on_service(vec![account("a", "Deny", "storefront"), limit()]);
+    assert_eq!(storefront().run(&denied, Purpose::Recheck).denial.expect("a deny rule").reason, Reason::AuthorizationDenied);
+    let closed = posture(GuardSet::default(), Posture::Deny);
+    assert_eq!(storefront().run(&closed, Purpose::Recheck).denial.expect("the posture").reason, Reason::PostureDenied);
+    for (kind, reason) in
+        [("RateLimitPolicy", None), ("AuthorizationPolicy", Some(Reason::PolicyInvalid)), ("Newer", Some(Reason::PolicyInvalid))]
+    {
+        let broken = Compiled::refusing(crate::key::Key::new(kind, "shop", "x"), 0, &Invalid::field("spec", "broken"));
+        let decision = storefront().run(&on_service(vec![attached(broken)]), Purpose::Recheck);
+        assert_eq!(decision.denial.map(|denial| denial.reason), reason, "{kind}");
+    }
 }

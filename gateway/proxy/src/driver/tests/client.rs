@@ -65,6 +65,11 @@ impl Client {
         self.buffer.is_empty() && !timeout(PATIENCE, self.more()).await.expect("an end in time")
     }
 
+    /// Whether anything has come, or the connection has ended, by now.
+    pub(in crate::driver) async fn has_come(&mut self) -> bool {
+        !self.buffer.is_empty() || timeout(std::time::Duration::from_millis(1), self.more()).await.is_ok()
+    }
+
     async fn more(&mut self) -> bool {
         self.stream.read_buf(&mut self.buffer).await.is_ok_and(|read| read > 0)
     }

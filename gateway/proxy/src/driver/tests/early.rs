@@ -92,6 +92,36 @@ async fn a_pipelined_request_is_served_in_turn_or_not_at_all() {
     assert_eq!(backend.count(), usize::from(second.is_some()));
 }
 
+/// What follows a body belongs to the next request, however the body is framed and however the bytes are cut.
+#[tokio::test]
+async fn what_is_pipelined_behind_a_body_is_answered_in_turn() {
+    let backend = Backend::start(|number, _| ok(&number.to_string())).await;
+    let (_world, address) = simple(&backend, json!({})).await;
+    let chunked = "POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n3\r\n123\r\n0\r\n\r\n";
+    let trailers = "POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nhello123\r\n0\r\nA: b\r\n\r\n";
+    let sized = "POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhello123";
+    let mut asked = 0;
+    for first in [chunked, trailers, sized] {
+        let all = format!("{first}{first}GET /last HTTP/1.1\r\nHost: a\r\n\r\n");
+        for cut in (0..all.len()).step_by(7).chain([first.len() - 1, first.len(), first.len() + 1]) {
+            let mut client = Client::connect(address).await;
+            let (one, two) = all.split_at(cut);
+            client.send(one).await;
+            if cut % 3 == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            client.send(two).await;
+            for _ in 0..3 {
+                let answer = client.answer().await.unwrap_or_default();
+                assert_eq!((answer.status, answer.body), (200, asked.to_string()), "{first:?} cut at {cut}");
+                asked += 1;
+            }
+            let bodies: Vec<Vec<u8>> = backend.requests()[asked - 3..].iter().map(|request| request.body.clone()).collect();
+            assert_eq!(bodies, [b"hello123".to_vec(), b"hello123".to_vec(), Vec::new()]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn time_outs_are_504_and_in_time() {
     let backend = Backend::start(|_, _| Reply::Slowly(vec![(Duration::from_secs(30), Vec::new())])).await;

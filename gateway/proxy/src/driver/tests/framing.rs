@@ -183,11 +183,30 @@ async fn what_is_sent_on_is_canonical() {
 }
 
 #[tokio::test]
-async fn heads_beyond_the_limits_get_431() {
+async fn targets_beyond_the_limit_get_414_and_other_parts_of_the_head_431() {
     let backend = Backend::hello().await;
     let (_world, address) = simple(&backend, json!({})).await;
     assert_eq!(get(address, "/", &"A: b\r\n".repeat(101)).await.status, 431);
     assert_eq!(get(address, "/", &format!("A: {}\r\n", "b".repeat(33 * 1024))).await.status, 431);
-    assert_eq!(backend.count(), 0);
-    assert_eq!(get(address, "/", &"A: b\r\n".repeat(90)).await.status, 200);
+    let path = |length: usize| format!("/{}", "a".repeat(length - 1));
+    for long in [path(16 * 1024), path(40 * 1024), format!("/?{}", path(20 * 1024)), format!("http://a.example{}", path(17 * 1024))] {
+        let answer = get(address, &long, "").await;
+        assert_eq!((answer.status, answer.reason().as_str()), (414, "target_too_long"), "{}", long.len());
+        assert_eq!(answer.one("content-type"), Some("application/problem+json"));
+    }
+    // Over HTTP/2 the same; and on a connection that has served others, and in parts.
+    for (length, status) in [(17 * 1024, 414), (15 * 1024, 200)] {
+        let called = grpc::call(address, &path(length), &[], &[]).await;
+        assert_eq!(called.head.status().as_u16(), status, "{length}");
+    }
+    let mut client = Client::connect(address).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /").await;
+    assert_eq!(client.answer().await.unwrap().status, 200);
+    for _ in 0..17 {
+        client.send("a".repeat(1024)).await;
+    }
+    assert_eq!(client.answer().await.unwrap().status, 414);
+    let before = backend.count();
+    assert_eq!(before, 2);
+    assert_eq!(get(address, &path(15 * 1024), &"A: b\r\n".repeat(90)).await.status, 200);
 }

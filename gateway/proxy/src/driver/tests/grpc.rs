@@ -43,12 +43,16 @@ impl Echo {
                         let kept = kept.clone();
                         tokio::spawn(async move {
                             let (head, mut body) = request.into_parts();
-                            let slow = head.uri.path().ends_with("slow");
+                            let (slow, announces) = (head.uri.path().ends_with("slow"), head.uri.path().ends_with("announced"));
                             kept.lock().push(head);
                             if slow {
                                 tokio::time::sleep(Duration::from_secs(30)).await;
                             }
-                            let response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                            let mut response = Response::builder().header("content-type", "application/grpc");
+                            if announces {
+                                response = response.header("trailer", "x-trailer");
+                            }
+                            let response = response.body(()).unwrap();
                             let mut send = respond.send_response(response, false).unwrap();
                             while let Some(Ok(chunk)) = body.data().await {
                                 let _ = body.flow_control().release_capacity(chunk.len());
@@ -141,9 +145,58 @@ async fn a_refusal_is_one_head_with_a_grpc_status() {
         assert!(called.head.headers()["grpc-message"].to_str().unwrap().contains("authorization_denied"));
         assert!(called.trailers.is_none(), "trailers-only is a head that ends the stream");
     }
-    let plain = call(address, "/private/x", &[], &[]).await;
-    assert_eq!((plain.head.status().as_u16(), plain.head.headers()["content-type"].to_str().unwrap()), (403, "application/problem+json"));
+    // gRPC-Web is plain HTTP.
+    for fields in [[].as_slice(), &[("content-type", "application/grpc-web+proto")]] {
+        let plain = call(address, "/private/x", fields, &[]).await;
+        assert_eq!(
+            (plain.head.status().as_u16(), plain.head.headers()["content-type"].to_str().unwrap()),
+            (403, "application/problem+json")
+        );
+    }
     assert_eq!(echo.heads.lock().len(), 0);
+}
+
+#[tokio::test]
+async fn grpc_to_what_speaks_http1_only_ends_with_a_status_that_says_so() {
+    let backend = Backend::hello().await;
+    for (protocol, status, remedy) in [("Http", "13", "appProtocol: kubernetes.io/h2c"), ("Detect", "14", "no HTTP/2, which gRPC needs")] {
+        let address = free_address();
+        let mut resources = vec![mesh_settings(), listener(address, json!({})), route("all", to("app", json!({})))];
+        resources.extend(service("app", protocol, &[backend.address]));
+        let world = World::start(resources).await;
+        let called = call(address, "/shop.Orders/Echo", &GRPC, &["one"]).await;
+        assert_eq!((called.head.status().as_u16(), called.head.headers()["grpc-status"].to_str().unwrap()), (200, status), "{protocol}");
+        let message = called.head.headers()["grpc-message"].to_str().unwrap();
+        assert!(message.contains(remedy), "{message}");
+        assert_eq!(world.lines(1).await[0]["protocol"], "grpc");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_trailers_that_do_not_come() {
+    let announced =
+        |body: &str| format!("HTTP/1.1 200 OK\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{body}\r\n0\r\nx-sum: 1\r\n\r\n");
+    let backend = Backend::start(move |_, _| Reply::Bytes(announced("ok").into_bytes())).await;
+    let (_world, address) = simple(&backend, json!({})).await;
+    // From HTTP/1.1 they are lost, to whomever.
+    let answer = ask(address, "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n").await;
+    assert_eq!((answer.status, answer.body.as_str(), answer.one("trailer")), (200, "ok", None));
+    let called = call(address, "/", &[("te", "trailers"), ("trailer", "x-own")], &["body"]).await;
+    assert_eq!((called.head.status().as_u16(), called.body.as_slice()), (200, b"ok".as_slice()));
+    assert!(!called.head.headers().contains_key("trailer") && called.trailers.is_none());
+    let body = "POST / HTTP/1.1\r\nHost: a\r\nTrailer: x-own\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-own: 1\r\n\r\n";
+    assert_eq!(ask(address, body).await.status, 200);
+    assert!(backend.requests().iter().all(|request| request.one("te").is_none() && request.one("trailer").is_none()));
+    // Over HTTP/2 those of the response come, those of the request do not.
+    let echo = Echo::start().await;
+    let (_world, address) = front(&echo, "H2c", json!({})).await;
+    let called = call(address, "/announced", &[GRPC[0], GRPC[1], ("trailer", "x-own")], &["one"]).await;
+    assert_eq!(
+        (&called.head.headers()["trailer"], &called.trailers.unwrap()["x-trailer"]),
+        (&"x-trailer".parse().unwrap(), &"kept".parse().unwrap())
+    );
+    let head = echo.heads.lock().pop().unwrap();
+    assert!(!head.headers.contains_key("trailer") && head.headers["te"] == "trailers");
 }
 
 #[tokio::test]

@@ -1,14 +1,16 @@
 //! Real requests over loopback: client -> our accept loops and driver -> a backend that records what it gets and forgives nothing.
 
 mod backend;
+mod changes;
 mod client;
 mod early;
 mod framing;
 mod grpc;
 mod headers;
+mod limits;
 mod logs;
 mod mesh;
-
+mod pace;
 mod retries;
 mod routes;
 
@@ -55,25 +57,30 @@ impl Write for Shelf {
 pub(super) struct World {
     pub(super) shared: Arc<Shared>,
     shelf: Shelf,
-    _live: Arc<Live>,
-    _changes: watch::Sender<u64>,
-    _proxy: Proxy,
+    live: Arc<Live>,
+    changes: watch::Sender<u64>,
+    proxy: Proxy,
 }
 
 impl World {
     /// Runs a proxy with these Resources (`{"key": …, "spec": …}`) until dropped; all of them must compile.
     pub(super) async fn start(resources: Vec<Value>) -> Self {
+        Self::with(resources, Options::default()).await
+    }
+
+    /// The same with other limits.
+    pub(super) async fn with(resources: Vec<Value>, options: Options) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let live = Arc::new(Live::default());
         let shelf = Shelf::default();
-        let snapshot = compile(resources, &live);
+        let snapshot = compile(&Snapshot::empty(), resources, &live);
         let wanted: Vec<_> = snapshot.sockets.keys().copied().collect();
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             transport: Arc::default(),
             metrics: Arc::new(Metrics::new().unwrap()),
             access: AccessLog::to(shelf.clone()).unwrap(),
-            options: Options::default(),
+            options,
         });
         let (changes, changed) = watch::channel(1);
         let parts = Parts {
@@ -87,7 +94,18 @@ impl World {
         let mut status = proxy.status();
         let open = status.wait_for(|status| wanted.iter().all(|bind| status.bound.contains_key(bind)));
         tokio::time::timeout(PATIENCE, open).await.expect("sockets open").unwrap();
-        Self { shared, shelf, _live: live, _changes: changes, _proxy: proxy }
+        Self { shared, shelf, live, changes, proxy }
+    }
+
+    /// Puts other Resources in force and waits for the proxy to have followed.
+    pub(super) async fn change(&self, resources: Vec<Value>) {
+        let snapshot = compile(&self.shared.snapshot.load(), resources, &self.live);
+        let generation = snapshot.generation;
+        self.shared.snapshot.store(Arc::new(snapshot));
+        self.changes.send_replace(generation);
+        let mut status = self.proxy.status();
+        let followed = status.wait_for(|status| status.generation == generation);
+        tokio::time::timeout(PATIENCE, followed).await.expect("in time").unwrap();
     }
 
     /// The log lines, once there are `count` of them.
@@ -110,19 +128,19 @@ impl World {
     }
 }
 
-fn compile(resources: Vec<Value>, live: &Live) -> Snapshot {
+fn compile(previous: &Snapshot, resources: Vec<Value>, live: &Live) -> Snapshot {
     let resources: BTreeMap<Key, Arc<Resource>> = resources
         .into_iter()
         .map(|mut resource| {
             let kind = resource["key"].as_str().unwrap().split('/').next().unwrap().to_string();
             let class = if kind.ends_with("Policy") { if kind == "TrafficPolicy" { "traffic" } else { "guard" } } else { "core" };
             resource["class"] = json!(class);
-            resource["version"] = json!("1");
+            resource["version"] = json!(resource.to_string());
             let resource: Resource = serde_json::from_value(resource).unwrap();
             (resource.key.clone(), Arc::new(resource))
         })
         .collect();
-    let (snapshot, rejected) = Snapshot::compile(&Snapshot::empty(), &resources, live);
+    let (snapshot, rejected) = Snapshot::compile(previous, &resources, live);
     assert!(rejected.is_empty(), "{rejected:?}");
     snapshot
 }

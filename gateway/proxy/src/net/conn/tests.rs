@@ -1,6 +1,7 @@
 //! Heads by tables, and the deadlines of reading one on a paused clock.
 
 use super::*;
+use crate::permit::Permits;
 use selvage_config::resource::listener::Bind;
 use selvage_policy::Key;
 use tokio::net::{TcpListener, TcpStream};
@@ -12,7 +13,7 @@ async fn pair() -> (TcpStream, Conn, Closing) {
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
     let (tcp, peer) = far.expect("accepted");
     let closing = Closing::default();
-    let connection = Connection {
+    let connection = Arc::new(Connection {
         bind: Bind::Bound(address),
         listener: Arc::new(Key::new("Listener", "shop", "http")),
         peer,
@@ -20,7 +21,8 @@ async fn pair() -> (TcpStream, Conn, Closing) {
         tls: None,
         generation: 0,
         closing: closing.clone(),
-    };
+        permits: Permits::default(),
+    });
     (near.expect("connected"), Conn::plain(Raw::new(tcp), connection).expect("a connection"), closing)
 }
 

@@ -234,3 +234,40 @@ async fn a_drain_cuts_off_what_is_not_done_at_its_deadline() {
     assert_eq!(fixture.proxy.drain(Duration::from_millis(50)).await, 1);
     assert!(is_closed(&mut busy).await);
 }
+
+#[tokio::test]
+async fn whoever_does_not_read_is_cut_off_and_others_are_served() {
+    let options = ProxyOptions { transfer: Duration::from_millis(500), ..ProxyOptions::default() };
+    let fixture = Fixture::with(options, snapshot(vec![http("http", bind(21))])).await;
+    let mut one = fixture.connect(bind(21)).await;
+    one.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+    // Over HTTP/2 the window of its stream is used up, that of the connection is not: others of it go on.
+    let mut builder = h2::client::Builder::new();
+    builder.initial_connection_window_size(1 << 20);
+    let (mut send, connection) = builder.handshake::<_, Bytes>(fixture.connect(bind(21)).await).await.expect("an HTTP/2 connection");
+    let driving = tokio::spawn(connection);
+    let (response, _) = send.clone().ready().await.expect("ready").send_request(request("/large"), true).expect("sent");
+    let mut body = response.await.expect("a head").into_body();
+    let began = Instant::now();
+    while fixture.proxy.connections() > 1 {
+        assert_eq!(status(&mut send, request("/")).await.expect("an answer"), 200);
+        sleep(LOOK).await;
+        assert!(began.elapsed() < PATIENCE, "it is still there");
+    }
+    let mut read = 0;
+    while one.read_buf(&mut Vec::with_capacity(1 << 16)).await.is_ok_and(|n| {
+        read += n;
+        n > 0
+    }) {}
+    assert!(read < LARGE, "{read}");
+    let reset = async {
+        loop {
+            match body.data().await {
+                Some(Ok(_)) => {}
+                ended => return ended,
+            }
+        }
+    };
+    assert!(timeout(PATIENCE, reset).await.expect("an end").is_some_and(|end| end.is_err()));
+    driving.abort();
+}

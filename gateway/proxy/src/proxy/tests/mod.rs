@@ -29,7 +29,7 @@ use tokio::time::timeout;
 /// Longer than anything here takes, on any machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A driver that answers itself: `/slow` after 400 ms, `/big` after its body.
+/// A driver that answers itself: `/slow` after 400 ms, `/large` at length, all after their bodies.
 struct Probe;
 
 #[async_trait]
@@ -57,6 +57,7 @@ impl ProxyHttp for Probe {
             connection.principal().map_or("-".into(), ToString::to_string),
             name.unwrap_or("-")
         );
+        let text = if session.req_header().uri.path() == "/large" { "x".repeat(LARGE) } else { text };
         let mut head = ResponseHeader::build(200, None)?;
         head.insert_header("content-length", text.len().to_string())?;
         session.write_response_header(Box::new(head), false).await?;
@@ -258,5 +259,7 @@ async fn is_closed<S: tokio::io::AsyncRead + Unpin>(stream: &mut S) -> bool {
     matches!(timeout(PATIENCE, stream.read(&mut [0; 64])).await, Ok(Ok(0) | Err(_)))
 }
 
+/// More than any buffer on the way holds.
+const LARGE: usize = 32 << 20;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n";
 const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nHost: shop.test\r\n\r\n";

@@ -1,0 +1,91 @@
+//! Ends a request from outside of Pingora: its deadline passes after its response has begun, its body comes too slowly, or the
+//! configuration no longer lets it in.
+//!
+//! Until response headers Pingora's read timeout answers 504. Afterwards there is nothing left to answer: the stream is reset by dropping
+//! the whole request, which closes an HTTP/1.1 connection and resets an HTTP/2 stream on both sides.
+
+use crate::permit::Withdrawal;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+tokio::task_local! {
+    static LEASH: Leash;
+}
+
+/// What ends the request that runs now.
+#[derive(Default)]
+struct Leash {
+    expiry: Cell<Option<Instant>>,
+    pace: Cell<Option<Instant>>,
+    withdrawal: RefCell<Option<Arc<Withdrawal>>>,
+}
+
+/// Runs one request (`HttpProxy::process_new_http`); `None` if it was ended. Costs nothing while there is nothing to end it for.
+pub async fn on_leash<T>(request: impl Future<Output = Option<T>>) -> Option<T> {
+    let guarded = async {
+        let mut request = pin!(request);
+        let mut timer: Option<(Instant, Pin<Box<Sleep>>)> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = request.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            LEASH.with(|leash| {
+                let withdrawn = leash.withdrawal.borrow().as_ref().is_some_and(|withdrawal| withdrawal.poll(cx).is_ready());
+                if withdrawn {
+                    return Poll::Ready(None);
+                }
+                let Some(at) = [leash.expiry.get(), leash.pace.get()].into_iter().flatten().min() else { return Poll::Pending };
+                let (set, sleep) = timer.get_or_insert_with(|| (at, Box::pin(sleep_until(at))));
+                if *set != at {
+                    (*set, *sleep) = (at, Box::pin(sleep_until(at)));
+                }
+                sleep.as_mut().poll(cx).map(|()| None)
+            })
+        })
+        .await
+    };
+    LEASH.scope(Leash::default(), guarded).await
+}
+
+/// Ends the request that runs now at this time.
+pub(super) fn arm(at: std::time::Instant) {
+    // Outside of `on_leash` (a test's own loop) the read timeout is all there is.
+    let _ = LEASH.try_with(|leash| leash.expiry.set(Some(at.into())));
+}
+
+/// Ends the request that runs now unless more of its body comes by this time.
+pub(super) fn pace(until: Option<std::time::Instant>) {
+    let _ = LEASH.try_with(|leash| leash.pace.set(until.map(Into::into)));
+}
+
+/// Ends the request that runs now when its permission is withdrawn.
+pub(super) fn hold(withdrawal: &Arc<Withdrawal>) {
+    let _ = LEASH.try_with(|leash| leash.withdrawal.replace(Some(withdrawal.clone())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_request_ends_at_its_deadline_and_not_before() {
+        let armed = on_leash(async {
+            arm((Instant::now() + Duration::from_millis(100)).into_std());
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            Some("late")
+        });
+        let began = Instant::now();
+        assert_eq!(armed.await, None);
+        assert!((100..5000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+        let unarmed = on_leash(async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            Some("in time")
+        });
+        assert_eq!(unarmed.await, Some("in time"));
+    }
+}
