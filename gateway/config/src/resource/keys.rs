@@ -5,6 +5,8 @@
 //! Listener/<ns>/<gateway>#<listener>                     an edge listener
 //! Listener/<ns>/<gateway>#<set ns>:<set>:<listener>      one of a ListenerSet
 //! Listener/<ns>/<pod>#in-<port>                          what a workload's proxy accepts for it
+//! Listener/<ns>/<pod>#in-any                             what it accepts on ports that nobody declared
+//! Listener/<ns>/<pod>#out-any                            everything a captured workload calls
 //! Listener/<ns>/<pod>#out-<svc ns>.<service>-<port>      a Service as one workload sees it
 //! Route/<ns>/<HTTPRoute|GRPCRoute|TLSRoute|TCPRoute>.<name>
 //! Backend/<ns>/<service>#<port>
@@ -39,6 +41,16 @@ pub fn set_listener(namespace: &str, gateway: &str, set: (&str, &str), listener:
 /// What a workload's proxy accepts for it on one of its ports.
 pub fn inbound(namespace: &str, pod: &str, port: u16) -> Key {
     core(CoreKind::Listener, namespace, pod).part(&format!("in-{port}"))
+}
+
+/// What a workload's proxy accepts for it on ports that nobody declared.
+pub fn inbound_any(namespace: &str, pod: &str) -> Key {
+    core(CoreKind::Listener, namespace, pod).part("in-any")
+}
+
+/// Everything a captured workload calls.
+pub fn outbound_any(namespace: &str, pod: &str) -> Key {
+    core(CoreKind::Listener, namespace, pod).part("out-any")
 }
 
 /// One port of a Service, as one workload calls it.

@@ -119,4 +119,10 @@ pub enum Forward {
     Destination,
     /// To the application at this address, and nowhere else.
     Local(SocketAddr),
+    /// To the application at this address, on the port the caller dialled, for ports that nobody declared; never a port of the proxy
+    /// itself (see [`PROXY_PORTS`]).
+    Own(IpAddr),
 }
+
+/// Ports of a captured pod that are the proxy's own: nothing is ever forwarded to them.
+pub const PROXY_PORTS: std::ops::RangeInclusive<u16> = 15300..=15399;

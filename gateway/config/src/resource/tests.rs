@@ -35,6 +35,8 @@ fn keys_are_spelled_as_documented_and_read_back() {
         (keys::mesh(), "Mesh/default"),
         (keys::listener("shop", "public", "http"), "Listener/shop/public#http"),
         (keys::inbound("shop", "orders-0", 8080), "Listener/shop/orders-0#in-8080"),
+        (keys::inbound_any("shop", "orders-0"), "Listener/shop/orders-0#in-any"),
+        (keys::outbound_any("shop", "orders-0"), "Listener/shop/orders-0#out-any"),
         (keys::outbound("shop", "orders-0", "stock", "catalogue", 80), "Listener/shop/orders-0#out-stock.catalogue-80"),
         (keys::route("shop", "HTTPRoute", "orders"), "Route/shop/HTTPRoute.orders"),
         (keys::backend("shop", "orders", 80), "Backend/shop/orders#80"),
@@ -118,6 +120,21 @@ fn an_unknown_or_wrong_field_is_named_by_key_and_path() {
     }
     let unknown = Resource::core(key("Teapot/shop/a"), &json!({}), 0).spec().expect_err("unknown kind");
     assert_eq!(unknown, InvalidResource::UnknownKind(key("Teapot/shop/a")));
+}
+
+#[test]
+fn where_a_listener_forwards_is_written_and_read_back() {
+    for (forward, written) in [
+        (Forward::Routes, json!("routes")),
+        (Forward::Backend(key("Backend/shop/a#80")), json!({"backend": "Backend/shop/a#80"})),
+        (Forward::Destination, json!("destination")),
+        (Forward::Local("10.1.0.7:8080".parse().expect("an address")), json!({"local": "10.1.0.7:8080"})),
+        (Forward::Own("10.1.0.7".parse().expect("an address")), json!({"own": "10.1.0.7"})),
+    ] {
+        assert_eq!(serde_json::to_value(&forward).expect("JSON"), written);
+        assert_eq!(serde_json::from_value::<Forward>(written).expect("a Forward"), forward);
+    }
+    assert!(serde_json::from_value::<Forward>(json!({"own": "10.1.0.7:80"})).is_err(), "the caller chooses the port");
 }
 
 #[test]

@@ -212,6 +212,7 @@ impl Decided {
                 self.next = Ok(Next::Local(*address));
                 Ok(())
             }
+            Forward::Own(_) => Err(Denial::of(Reason::InvalidBackend, "this proxy does not forward to undeclared ports")),
             Forward::Routes => {
                 let server_name = arrival.tls.and_then(|tls| tls.server_name);
                 self.route(listener, &listener.routes, Parent::Listener(server_name), exchange, purpose)
