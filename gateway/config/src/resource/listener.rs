@@ -20,7 +20,8 @@ pub struct ListenerSpec {
     /// Host names it serves; absent: all. (Gateway API listener isolation: the most specific listener of a socket takes the request.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<HostPattern>,
-    /// The port the outside knows it by: `Host`, redirects and `ports` in rules use it, not the bound one.
+    /// The port the outside knows it by: `Host`, redirects and `ports` in rules use it, not the bound one. 0 on a captured listener that
+    /// takes every port: there it is the one that was dialled.
     pub port: u16,
     /// What is spoken.
     pub protocol: Protocol,
@@ -124,5 +125,9 @@ pub enum Forward {
     Own(IpAddr),
 }
 
+/// Where what a captured pod is called with is redirected to.
+pub const CAPTURED_INBOUND: u16 = 15306;
+/// Where what a captured pod calls is redirected to.
+pub const CAPTURED_OUTBOUND: u16 = 15301;
 /// Ports of a captured pod that are the proxy's own: nothing is ever forwarded to them.
 pub const PROXY_PORTS: std::ops::RangeInclusive<u16> = 15300..=15399;

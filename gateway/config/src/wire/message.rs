@@ -233,6 +233,16 @@ pub struct Report {
     pub report: serde_json::Value,
 }
 
+/// What a proxy of this release reports. Fields that are not known are ignored, and none is required: the two sides may differ in age.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Standing {
+    /// The release it is of.
+    pub version: String,
+    /// When the certificate of each identity it speaks for ends, in seconds since 1970; an identity without one is left out.
+    pub certificates: BTreeMap<String, u64>,
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }

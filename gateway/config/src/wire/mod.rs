@@ -21,8 +21,8 @@ pub mod server;
 mod tests;
 
 pub use message::{
-    Ack, Explain, Explained, Found, Goaway, Hello, NotFound, Refused, Rejected, Release, Report, Sign, Signed, Subject, ToClient, ToServer,
-    Update, Want,
+    Ack, Explain, Explained, Found, Goaway, Hello, NotFound, Refused, Rejected, Release, Report, Sign, Signed, Standing, Subject, ToClient,
+    ToServer, Update, Want,
 };
 
 use crate::resource::Resource;

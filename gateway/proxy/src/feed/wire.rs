@@ -5,8 +5,8 @@ use super::store::{Change, Store};
 use async_trait::async_trait;
 use selvage_config::keys;
 use selvage_config::last_good::LastGood;
-use selvage_config::wire::Rejected;
 use selvage_config::wire::client::{Client, Options, Sink, Transaction};
+use selvage_config::wire::{Rejected, Standing};
 use selvage_policy::Key;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ impl WireFeed {
         tasks.spawn(driver.run(stop.clone()));
         tasks.spawn(keep(store.clone(), Arc::new(client.clone()) as Arc<dyn Signer>));
         tasks.spawn(confirm(store.clone(), client.clone()));
+        tasks.spawn(report(store.clone(), client.clone()));
         if let Some(last_good) = last_good {
             tasks.spawn(save(store, last_good));
         }
@@ -98,6 +99,37 @@ async fn confirm(store: Arc<Store>, client: Client) {
             store.confirm();
         }
     }
+}
+
+/// Says how we are: at each connection, and when it changes.
+async fn report(store: Arc<Store>, client: Client) {
+    let (mut connection, mut changes) = (client.connection(), store.changes());
+    let mut told = None;
+    loop {
+        let now = connection.borrow_and_update().clone();
+        changes.mark_unchanged();
+        let present = (now.since, standing(&store));
+        if now.connected && told.as_ref() != Some(&present) {
+            client.report(serde_json::to_value(&present.1).unwrap_or_default());
+            told = Some(present);
+        }
+        let changed = tokio::select! {
+            changed = connection.changed() => changed,
+            changed = changes.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+fn standing(store: &Store) -> Standing {
+    let ends = store.identities().into_iter().filter_map(|identity| {
+        let life = life(&*store.own(&keys::identity(&identity))?)?;
+        let end = life.not_after.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some((identity.to_string(), end.as_secs()))
+    });
+    Standing { version: env!("CARGO_PKG_VERSION").into(), certificates: ends.collect() }
 }
 
 struct Applied {

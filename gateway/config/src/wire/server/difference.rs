@@ -3,12 +3,45 @@
 //! There is no queue a client: what is pending is the difference between what it has and the newest view, computed when it is free to
 //! take more. So the latest always wins, and a slow client costs no memory.
 
-use super::View;
+use super::{Layer, View};
 use crate::resource::kind::holds_secrets;
 use crate::wire::{Encoded, PART, ToClient, Update};
 use selvage_policy::Key;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// What a client has.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// As it says itself when it comes, by version.
+    Said(BTreeMap<Key, String>),
+    /// As it acknowledged: a view, and what it wanted beyond.
+    Acknowledged(Box<View>, Layer),
+}
+
+impl Held {
+    fn version(&self, key: &Key) -> Option<&str> {
+        match self {
+            Self::Said(have) => have.get(key).map(String::as_str),
+            Self::Acknowledged(view, wanted) => view.given(key).or_else(|| wanted.get(key)).map(|encoded| encoded.version()),
+        }
+    }
+
+    /// Whether the client has every Resource of a shared layer, without looking at each.
+    fn shares(&self, layer: &Layer) -> bool {
+        matches!(self, Self::Acknowledged(view, _) if Arc::ptr_eq(&view.shared, layer))
+    }
+
+    fn keys(&self, without: Option<&Layer>) -> Box<dyn Iterator<Item = &Key> + '_> {
+        match self {
+            Self::Said(have) => Box::new(have.keys()),
+            Self::Acknowledged(view, wanted) => {
+                let shared = Some(&view.shared).filter(|layer| without.is_none_or(|other| !Arc::ptr_eq(layer, other)));
+                Box::new(view.given.keys().chain(wanted.keys()).chain(shared.into_iter().flat_map(|layer| layer.keys())))
+            }
+        }
+    }
+}
 
 /// What has to be sent.
 #[derive(Debug, Default)]
@@ -18,30 +51,29 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    /// Between what a client has and what it should have: everything given, and of what is offered the keys it wants.
-    pub(super) fn between(have: &BTreeMap<Key, String>, view: &View, wanted: &BTreeSet<Key>) -> Self {
+    /// Between what a client has and what it should have: everything given, and what it wants beyond.
+    pub(super) fn between(held: &Held, view: &View, wanted: &Layer) -> Self {
+        let same = held.shares(&view.shared);
+        let shared = Some(&view.shared).filter(|_| !same).into_iter().flat_map(|layer| layer.values());
+        let target = view.given.values().chain(wanted.values()).chain(shared);
+        let mut upserts: Vec<_> =
+            target.filter(|encoded| held.version(encoded.key()).is_none_or(|version| version != encoded.version())).cloned().collect();
+        let stays = |key: &&Key| view.given(key).is_some() || wanted.contains_key(*key);
+        let mut removals: Vec<_> = held.keys(Some(&view.shared)).filter(|key| !stays(key)).cloned().collect();
+        upserts.sort_by(|one, other| one.key().cmp(other.key()));
+        removals.sort();
+        Self { upserts, removals }
+    }
+
+    /// Of what is offered, what a client wants beyond what it is given. Never a secret, whatever is offered.
+    pub(super) fn beyond(view: &View, wanted: &BTreeSet<Key>) -> Layer {
         let offered = |key: &Key| if holds_secrets(&key.kind) { None } else { view.offered.get(key) };
-        let wanted = wanted.iter().filter(|key| !view.given.contains_key(*key)).filter_map(offered);
-        let target: BTreeMap<&Key, &Arc<Encoded>> = view.given.values().chain(wanted).map(|encoded| (encoded.key(), encoded)).collect();
-        let lacks = |encoded: &Encoded| have.get(encoded.key()).is_none_or(|version| version != encoded.version());
-        Self {
-            upserts: target.values().filter(|encoded| lacks(encoded)).map(|encoded| (*encoded).clone()).collect(),
-            removals: have.keys().filter(|key| !target.contains_key(key)).cloned().collect(),
-        }
+        let wanted = wanted.iter().filter(|key| view.given(key).is_none());
+        Arc::new(wanted.filter_map(|key| Some((key.clone(), offered(key)?.clone()))).collect())
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.upserts.is_empty() && self.removals.is_empty()
-    }
-
-    /// Notes it in what the client has.
-    pub(super) fn apply(&self, have: &mut BTreeMap<Key, String>) {
-        for encoded in &self.upserts {
-            have.insert(encoded.key().clone(), encoded.version().to_string());
-        }
-        for key in &self.removals {
-            have.remove(key);
-        }
     }
 
     /// The messages of one transaction, the last with `commit`. A part has at most [`PART`] bytes, or one larger Resource.
@@ -85,6 +117,44 @@ mod tests {
     fn difference(upserts: Vec<Arc<Encoded>>, removals: usize) -> Difference {
         let removals = (0..removals).map(|n| keys::policy(Kind::TrafficPolicy, "shop", &format!("{n:0>200}"))).collect();
         Difference { upserts, removals }
+    }
+
+    fn layer(resources: &[(&str, usize)]) -> Layer {
+        Arc::new(resources.iter().map(|(name, bytes)| policy(name, *bytes)).map(|one| (one.key().clone(), one)).collect())
+    }
+
+    fn view(given: &[(&str, usize)], shared: &Layer) -> View {
+        View { given: layer(given), shared: shared.clone(), ..View::default() }
+    }
+
+    #[test]
+    fn what_differs_is_found_whatever_layer_it_moves_through() {
+        let none = Layer::default();
+        let (shared, changed) = (layer(&[("s", 1), ("t", 1)]), layer(&[("s", 2), ("t", 1)]));
+        let said =
+            |names: &[(&str, usize)]| Held::Said(layer(names).iter().map(|(key, one)| (key.clone(), one.version().to_string())).collect());
+        let acknowledged = |given: &[(&str, usize)], shared: &Layer, wanted: &[(&str, usize)]| {
+            Held::Acknowledged(Box::new(view(given, shared)), layer(wanted))
+        };
+        let table: &[(&str, Held, View, Layer, &[&str], &[&str])] = &[
+            ("nothing yet", said(&[]), view(&[("a", 1)], &shared), none.clone(), &["a", "s", "t"], &[]),
+            ("resumes", said(&[("a", 1), ("s", 1), ("old", 1)]), view(&[("a", 2)], &shared), none.clone(), &["a", "t"], &["old"]),
+            ("nothing new", acknowledged(&[("a", 1)], &shared, &[]), view(&[("a", 1)], &shared), none.clone(), &[], &[]),
+            ("its own changed", acknowledged(&[("a", 1)], &shared, &[]), view(&[("a", 2)], &shared), none.clone(), &["a"], &[]),
+            ("its own is gone", acknowledged(&[("a", 1)], &shared, &[]), view(&[], &shared), none.clone(), &[], &["a"]),
+            ("the shared changed", acknowledged(&[("a", 1)], &shared, &[]), view(&[("a", 1)], &changed), none.clone(), &["s"], &[]),
+            ("the shared is gone", acknowledged(&[("a", 1)], &shared, &[]), view(&[("a", 1)], &none), none.clone(), &[], &["s", "t"]),
+            ("own becomes shared", acknowledged(&[("s", 1)], &none, &[]), view(&[], &shared), none.clone(), &["t"], &[]),
+            ("wanted is given", acknowledged(&[], &none, &[("w", 1)]), view(&[("w", 1)], &none), none.clone(), &[], &[]),
+            ("wanted no longer", acknowledged(&[], &none, &[("w", 1)]), view(&[], &none), none.clone(), &[], &["w"]),
+            ("wanted changed", acknowledged(&[], &none, &[("w", 1)]), view(&[], &none), layer(&[("w", 2)]), &["w"], &[]),
+        ];
+        for (what, held, view, wanted, upserts, removals) in table {
+            let difference = Difference::between(held, view, wanted);
+            let sent: Vec<&str> = difference.upserts.iter().map(|one| one.key().name.as_str()).collect();
+            let gone: Vec<&str> = difference.removals.iter().map(|key| key.name.as_str()).collect();
+            assert_eq!((sent.as_slice(), gone.as_slice()), (*upserts, *removals), "{what}");
+        }
     }
 
     #[test]

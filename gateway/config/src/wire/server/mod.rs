@@ -51,13 +51,27 @@ pub trait Authenticate: Send + Sync + 'static {
     async fn authenticate(&self, token: &str, peer: SocketAddr) -> Result<Node, Unauthenticated>;
 }
 
+/// Resources by key, as the wire carries them.
+pub type Layer = Arc<BTreeMap<Key, Arc<Encoded>>>;
+
 /// What one node may read.
 #[derive(Clone, Debug, Default)]
 pub struct View {
+    /// Counts up with its changes, for people to compare.
+    pub generation: u64,
     /// What it is sent at once and kept up to date with.
-    pub given: Arc<BTreeMap<Key, Arc<Encoded>>>,
+    pub given: Layer,
+    /// The same, but one set for many nodes. No key is in both.
+    pub shared: Layer,
     /// What it may ask for with Want. Kinds that hold secrets are never sent from here.
-    pub offered: Arc<BTreeMap<Key, Arc<Encoded>>>,
+    pub offered: Layer,
+}
+
+impl View {
+    /// A Resource that the node is given.
+    pub fn given(&self, key: &Key) -> Option<&Arc<Encoded>> {
+        self.given.get(key).or_else(|| self.shared.get(key))
+    }
 }
 
 /// Why a certificate is not issued; sent to the client.
@@ -68,14 +82,9 @@ pub struct SignRefusal(pub String);
 /// Where Resources come from, and where a node's words go.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// What `node` may read, now and whenever it changes. When the sender is dropped the node is sent away.
-    fn subscribe(&self, node: &Node) -> watch::Receiver<View>;
-
-    /// Whether there is anything to say to `node` yet. If not, it is sent away and keeps what it has: an empty view would take it all away.
-    fn serves(&self, node: &Node) -> bool {
-        let _ = node;
-        true
-    }
+    /// What `node` may read, now and whenever it changes. None: there is nothing to say to it yet, so it is sent away and keeps what it has;
+    /// an empty view would take it all away. When the sender is dropped it is sent away too.
+    fn subscribe(&self, node: &Node) -> Option<watch::Receiver<View>>;
 
     /// The keys, of what is offered to `node`, that answer `subject`; none: there is no such thing for it.
     fn find(&self, node: &Node, subject: &Subject) -> Vec<Key>;
@@ -83,8 +92,8 @@ pub trait Source: Send + Sync + 'static {
     /// Issues a certificate chain (PEM, leaf first) for a signing request, if `node` may have it.
     async fn sign(&self, node: &Node, csr: &str) -> Result<String, SignRefusal>;
 
-    /// `node` has applied a transaction; `have` is what it has now, by version.
-    fn acknowledged(&self, node: &Node, have: &BTreeMap<Key, String>, ack: &Ack);
+    /// `node` has applied all of `view`, but for what `ack` rejects of it.
+    fn acknowledged(&self, node: &Node, view: &View, ack: &Ack);
 
     /// `node` says how it is.
     fn reported(&self, node: &Node, report: serde_json::Value) {

@@ -1,7 +1,7 @@
 //! One client's stream, from its first message to its end.
 
-use super::difference::Difference;
-use super::{Connected, Limits, Node, Question, Shared, Unauthenticated, View};
+use super::difference::{Difference, Held};
+use super::{Connected, Layer, Limits, Node, Question, Shared, Unauthenticated, View};
 use crate::resource::kind::holds_secrets;
 use crate::wire::{
     Ack, Explain, Explained, Found, Goaway, Hello, NotFound, PROTOCOL, Refused, Sign, Signed, Subject, ToClient, ToServer, Want,
@@ -82,13 +82,12 @@ async fn run(
         return refuse(&outgoing, Status::failed_precondition(text)).await;
     }
     tracing::info!(node = node.name, uid = node.uid, calls_itself = hello.node, has = hello.have.len(), "a proxy has connected");
-    if !shared.source.serves(&node) {
+    let Some(view) = shared.source.subscribe(&node) else {
         tracing::info!(node = node.name, "a proxy came before there was anything for it: it is to come back");
         return send_away(&shared, &outgoing).await;
-    }
+    };
     let (questions, asked) = mpsc::channel(QUESTIONS);
     let presence = Presence::enter(shared.clone(), node.clone(), questions);
-    let view = shared.source.subscribe(&node);
     let session = Session::new(&shared, &node, hello, view, outgoing.clone());
     let ended = session.serve(incoming, asked, &presence.replaced).await;
     tracing::info!(node = node.name, uid = node.uid, why = %ended, "a proxy's stream has ended");
@@ -171,7 +170,7 @@ struct Session<'a> {
     limits: &'a Limits,
     view: watch::Receiver<View>,
     outgoing: mpsc::Sender<Result<ToClient, Status>>,
-    have: BTreeMap<Key, String>,
+    held: Held,
     wanted: BTreeMap<Subject, Vec<Key>>,
     txn: u64,
     in_flight: Option<InFlight>,
@@ -184,7 +183,9 @@ struct Session<'a> {
 }
 
 struct InFlight {
-    difference: Difference,
+    /// What the client has once it acknowledges.
+    view: View,
+    wanted: Layer,
     deadline: Instant,
     answers: Vec<ToClient>,
 }
@@ -205,7 +206,7 @@ impl<'a> Session<'a> {
             limits: &shared.limits,
             view,
             outgoing,
-            have: hello.have,
+            held: Held::Said(hello.have),
             wanted: wanted.collect(),
             txn: 0,
             in_flight: None,
@@ -262,9 +263,11 @@ impl<'a> Session<'a> {
         // Anew each time: what answers a subject changes with the view.
         self.wanted.iter_mut().for_each(|(subject, keys)| *keys = readable(self.shared, self.node, &view, subject));
         let wanted: BTreeSet<Key> = self.wanted.values().flatten().cloned().collect();
-        let difference = Difference::between(&self.have, &view, &wanted);
+        let wanted = Difference::beyond(&view, &wanted);
+        let difference = Difference::between(&self.held, &view, &wanted);
         let answers = std::mem::take(&mut self.answers);
         if difference.is_empty() && !first {
+            self.held = Held::Acknowledged(Box::new(view), wanted);
             return self.send_all(answers).await;
         }
         self.txn += 1;
@@ -276,7 +279,7 @@ impl<'a> Session<'a> {
             // The deadline has passed, so the loop ends at once.
             Err(_) => tracing::warn!(node = self.node.name, "a proxy does not take its configuration"),
         }
-        self.in_flight = Some(InFlight { difference, deadline, answers });
+        self.in_flight = Some(InFlight { view, wanted, deadline, answers });
         Ok(())
     }
 
@@ -323,8 +326,8 @@ impl<'a> Session<'a> {
             return Err(End::Broken(format!("transaction {} was acknowledged, but {} is the last sent", ack.txn, self.txn)));
         };
         self.initial = None;
-        flight.difference.apply(&mut self.have);
-        self.shared.source.acknowledged(self.node, &self.have, &ack);
+        self.shared.source.acknowledged(self.node, &flight.view, &ack);
+        self.held = Held::Acknowledged(Box::new(flight.view), flight.wanted);
         self.send_all(flight.answers).await.map_err(|_| End::Gone)
     }
 
@@ -371,7 +374,7 @@ fn readable(shared: &Shared, node: &Node, view: &View, subject: &Subject) -> Vec
         return Vec::new();
     }
     let mut keys = shared.source.find(node, subject);
-    keys.retain(|key| !holds_secrets(&key.kind) && (view.given.contains_key(key) || view.offered.contains_key(key)));
+    keys.retain(|key| !holds_secrets(&key.kind) && (view.given(key).is_some() || view.offered.contains_key(key)));
     keys
 }
 

@@ -35,7 +35,7 @@ pub fn view(given: &[Resource], offered: &[Resource]) -> View {
     let map = |resources: &[Resource]| {
         Arc::new(resources.iter().map(|r| (r.key.clone(), Encoded::new(r).expect("small enough"))).collect::<BTreeMap<_, _>>())
     };
-    View { given: map(given), offered: map(offered) }
+    View { given: map(given), offered: map(offered), ..View::default() }
 }
 
 /// Knows `token-<uid>`.
@@ -75,12 +75,9 @@ impl Book {
 
 #[async_trait]
 impl Source for Book {
-    fn subscribe(&self, node: &Node) -> watch::Receiver<View> {
-        self.views.lock().entry(node.uid.clone()).or_default().subscribe()
-    }
-
-    fn serves(&self, _: &Node) -> bool {
-        !*self.silent.lock()
+    fn subscribe(&self, node: &Node) -> Option<watch::Receiver<View>> {
+        let silent = *self.silent.lock();
+        (!silent).then(|| self.views.lock().entry(node.uid.clone()).or_default().subscribe())
     }
 
     fn find(&self, _: &Node, subject: &Subject) -> Vec<Key> {
@@ -101,7 +98,7 @@ impl Source for Book {
         }
     }
 
-    fn acknowledged(&self, node: &Node, _: &BTreeMap<Key, String>, ack: &Ack) {
+    fn acknowledged(&self, node: &Node, _: &View, ack: &Ack) {
         self.acks.lock().push((node.uid.clone(), ack.clone()));
     }
 

@@ -7,9 +7,8 @@ use selvage_config::Resource;
 use selvage_config::resource::Secret;
 use selvage_config::wire::client::{Options, Text};
 use selvage_config::wire::server::{Authenticate, Limits, Node, Server, SignRefusal, Source, Unauthenticated, View};
-use selvage_config::wire::{Ack, Encoded, Rejected, Subject};
+use selvage_config::wire::{Ack, Encoded, Rejected, Standing, Subject};
 use selvage_policy::Key;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,6 +27,7 @@ pub struct World {
     authority: CertifiedIssuer<'static, KeyPair>,
     view: watch::Sender<View>,
     pub acks: Mutex<Vec<Ack>>,
+    pub standings: Mutex<Vec<Standing>>,
     pub signed: AtomicUsize,
     pub refuses: AtomicBool,
     /// Of leaves: how long ago they began, and in how long they end.
@@ -44,6 +44,7 @@ impl World {
             authority,
             view: watch::Sender::default(),
             acks: Mutex::default(),
+            standings: Mutex::default(),
             signed: AtomicUsize::new(0),
             refuses: AtomicBool::new(false),
             life: Mutex::new((60, 3600)),
@@ -106,8 +107,8 @@ impl Authenticate for AnyToken {
 
 #[async_trait]
 impl Source for World {
-    fn subscribe(&self, _: &Node) -> watch::Receiver<View> {
-        self.view.subscribe()
+    fn subscribe(&self, _: &Node) -> Option<watch::Receiver<View>> {
+        Some(self.view.subscribe())
     }
 
     fn find(&self, _: &Node, _: &Subject) -> Vec<Key> {
@@ -128,7 +129,11 @@ impl Source for World {
         Ok(request.signed_by(&self.authority).expect("signed").pem())
     }
 
-    fn acknowledged(&self, _: &Node, _: &BTreeMap<Key, String>, ack: &Ack) {
+    fn acknowledged(&self, _: &Node, _: &View, ack: &Ack) {
         self.acks.lock().push(ack.clone());
+    }
+
+    fn reported(&self, _: &Node, report: serde_json::Value) {
+        self.standings.lock().push(serde_json::from_value(report).expect("what this release reports"));
     }
 }

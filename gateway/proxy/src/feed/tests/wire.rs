@@ -66,8 +66,13 @@ async fn a_leaf_is_renewed_in_time_and_dropped_when_nobody_speaks_for_it() {
     let (store, _feed) = start(controller.options(), None).await;
     until("ready", || ready(&store)).await;
     let first = store.snapshot().load().identities[&orders()].fingerprint;
+    let end = || world.standings.lock().last().and_then(|told| told.certificates.get(&orders().to_string()).copied());
+    until("reported", || end().is_some()).await;
+    let first_end = end();
     *world.life.lock() = (60, 3600);
     until("renewed", || store.snapshot().load().identities[&orders()].fingerprint != first).await;
+    until("reported anew", || end() > first_end).await;
+    assert!(world.standings.lock().iter().all(|told| told.version == env!("CARGO_PKG_VERSION")));
     let signed = world.signed.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(world.signed.load(Ordering::Relaxed), signed, "a fresh one is left alone");
