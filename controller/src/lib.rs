@@ -15,6 +15,7 @@ pub mod provision;
 pub mod publish;
 pub mod run;
 pub mod settings;
+pub mod status;
 pub mod translate;
 pub mod webhook;
 pub mod world;

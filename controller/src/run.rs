@@ -188,6 +188,7 @@ impl Cluster {
             publisher,
             outlook: self.outlook.clone(),
             metrics: self.metrics.clone(),
+            steady: crate::status::Steady::default(),
         };
         tasks.spawn(turn.run(stop.clone()));
         let keeper = Keeper {

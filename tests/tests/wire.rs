@@ -19,7 +19,6 @@ use selvage_proxy::snapshot::Live;
 use selvage_tests::Client;
 use selvage_tests::standalone::{Authority, Recorder, Resources, address, edge_listener, identity, inbound_listener};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +48,7 @@ impl Book {
         let resources = base.clone().policy("AuthorizationPolicy", "deny", &deny, &on);
         let encoded = |resource: &Arc<_>| Encoded::new(resource).expect("a small Resource");
         let given = resources.list().iter().map(|(key, resource)| (key.clone(), encoded(resource))).collect();
-        self.view.send_replace(View { given: Arc::new(given), offered: Arc::default() });
+        self.view.send_replace(View { given: Arc::new(given), ..View::default() });
     }
 }
 
@@ -66,8 +65,8 @@ impl Authenticate for Book {
 
 #[async_trait]
 impl Source for Book {
-    fn subscribe(&self, _: &Node) -> watch::Receiver<View> {
-        self.view.subscribe()
+    fn subscribe(&self, _: &Node) -> Option<watch::Receiver<View>> {
+        Some(self.view.subscribe())
     }
 
     fn find(&self, _: &Node, _: &Subject) -> Vec<Key> {
@@ -78,7 +77,7 @@ impl Source for Book {
         Ok(self.authority.sign(csr))
     }
 
-    fn acknowledged(&self, _: &Node, _: &BTreeMap<Key, String>, ack: &Ack) {
+    fn acknowledged(&self, _: &Node, _: &View, ack: &Ack) {
         assert!(ack.rejected.is_empty(), "{:?}", ack.rejected);
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
     }

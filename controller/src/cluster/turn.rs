@@ -10,8 +10,9 @@ use super::metrics::Metrics;
 use super::provisioning::addresses;
 use super::statuses::{Said, Statuses};
 use super::watch::{EVENTS, Event};
-use crate::publish::{Publication, Publisher, Share};
-use crate::translate::{Inputs, Status, Translation, translate};
+use crate::publish::{Publication, Publisher};
+use crate::status::{Published, Steady, complete};
+use crate::translate::{Inputs, Translation, translate};
 use crate::world::{Name, World};
 use selvage_config::VersionKey;
 use selvage_policy::{Key, TrustDomain};
@@ -103,6 +104,8 @@ pub struct Turn {
     pub outlook: Outlook,
     /// Where is counted.
     pub metrics: Arc<Metrics>,
+    /// What was said, and what lags behind it.
+    pub steady: Steady,
 }
 
 impl Turn {
@@ -118,7 +121,7 @@ impl Turn {
                 biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(next), if dirty => {
-                    self.turn().await;
+                    judged = self.turn().await;
                     dirty = false;
                     next = Instant::now() + INTERVAL;
                 }
@@ -136,15 +139,14 @@ impl Turn {
                     }
                     dirty = true;
                 }
-                changed = deliveries.changed(), if judged.is_none() => {
+                changed = deliveries.changed(), if judged.is_none_or(|judged| judged > Instant::now() + DELIVERIES) => {
                     if changed.is_err() {
                         return;
                     }
                     judged = Some(Instant::now() + DELIVERIES);
                 }
                 () = tokio::time::sleep_until(judge), if judged.is_some() => {
-                    judged = None;
-                    self.judge();
+                    judged = self.judge();
                 }
             }
         }
@@ -162,7 +164,8 @@ impl Turn {
         effect
     }
 
-    async fn turn(&mut self) {
+    /// Translates and publishes; when to look at deliveries again even if nobody says anything.
+    async fn turn(&mut self) -> Option<Instant> {
         let trusted = match self.known.trust_domain() {
             Ok(domain) if *domain == self.trust_domain => Ok(()),
             Ok(domain) => Err(format!(
@@ -175,7 +178,7 @@ impl Turn {
             // What was published stays.
             tracing::error!(error, "nothing new is published");
             self.outlook.not_yet.send_replace(Some(error));
-            return;
+            return None;
         }
         let begun = Instant::now();
         let world = Arc::new(self.known.world.clone());
@@ -191,10 +194,10 @@ impl Turn {
             Err(error) => {
                 tracing::error!(%error, "the World could not be translated: what was published stays");
                 self.outlook.not_yet.send_replace(Some("the last change could not be translated: see the log".into()));
-                return;
+                return None;
             }
         };
-        for error in self.publisher.publish(&publication(&seen.translation)) {
+        for error in self.publisher.publish(&Publication::from(&seen.translation)) {
             tracing::error!(%error, "a resource is too large: what was published of it stays");
         }
         let (resources, objects) = (seen.translation.resources.len(), seen.translation.statuses.len());
@@ -203,31 +206,27 @@ impl Turn {
         self.outlook.namespaces.send_if_modified(|present| std::mem::replace(present, namespaces.clone()) != namespaces);
         self.outlook.seen.send_replace(Some(Arc::new(seen)));
         self.outlook.not_yet.send_replace(None);
-        self.judge();
+        self.judge()
     }
 
-    /// What is to be said of each object, now that so much of it is in force.
-    fn judge(&self) {
-        let Some(seen) = self.outlook.seen.borrow().clone() else { return };
+    /// What is to be said of each object, now that so much of it is in force; and when to look again.
+    fn judge(&mut self) -> Option<Instant> {
+        let seen = self.outlook.seen.borrow().clone()?;
         let addresses = addresses(&seen);
-        let said = |key: &Key, status: &Status| {
-            let given = addresses.get(key).into_iter().flatten().filter_map(|one| serde_json::to_value(one).ok());
-            Said { status: status.clone(), addresses: (key.kind == "Gateway").then(|| given.collect()) }
+        let reachable = addresses.iter().filter(|(_, given)| !given.is_empty()).map(|(gateway, _)| gateway.clone()).collect();
+        let completed = complete(&seen.translation, &Published { publisher: &self.publisher, addresses: &reachable });
+        let (completed, again) = self.steady.say(completed, Instant::now().into_std());
+        let said = |(key, status): (Key, _)| {
+            let given = addresses.get(&key).into_iter().flatten().filter_map(|one| serde_json::to_value(one).ok());
+            let addresses = (key.kind == "Gateway").then(|| given.collect());
+            (key, Said { status, addresses })
         };
-        let statuses: BTreeMap<_, _> = seen.translation.statuses.iter().map(|(key, status)| (key.clone(), said(key, status))).collect();
+        let statuses: BTreeMap<_, _> = completed.into_iter().map(said).collect();
         self.outlook.statuses.send_if_modified(|present| {
             let changed = present.as_deref() != Some(&statuses);
             *present = Some(Arc::new(statuses));
             changed
         });
+        again.map(Instant::from_std)
     }
-}
-
-/// Everything there is to publish.
-fn publication(translation: &Translation) -> Publication {
-    let share = |(proxy, keys): (&Key, &BTreeSet<Key>)| {
-        let identities = translation.identities.get(proxy).cloned().into_iter().collect();
-        (proxy.clone(), Share { keys: keys.clone(), identities })
-    };
-    Publication { resources: translation.resources.clone(), shares: translation.views.iter().map(share).collect() }
 }

@@ -9,49 +9,36 @@
 //! and a certificate is signed only for the identities of that node.
 
 mod delivery;
+mod needs;
+mod proxies;
+mod publication;
 mod server;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
-pub use delivery::{Delivery, Lag};
+pub use delivery::{Delivery, Lag, Why};
+pub use proxies::{Certificate, Listing, Proxy, Role, SyncState};
+pub use publication::{Publication, Share};
 pub use server::{IDENTITY_ACCOUNT, ServerCertificate, server_identity};
 pub use tokens::Tokens;
 
 use crate::ca::Authority;
 use async_trait::async_trait;
 use delivery::Deliveries;
+use needs::{Needs, answers, is_host_of};
 use parking_lot::Mutex;
 use selvage_config::Resource;
-use selvage_config::resource::{BackendSpec, CoreKind, EndpointsSpec, RouteSpec};
-use selvage_config::wire::server::{Node, SignRefusal, Source, View};
-use selvage_config::wire::{Ack, Encoded, Subject, TooLarge};
+use selvage_config::resource::CoreKind;
+use selvage_config::wire::server::{Layer, Node, SignRefusal, Source, View};
+use selvage_config::wire::{Ack, Encoded, Standing, Subject, TooLarge};
 use selvage_policy::{Key, SpiffeId};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem, X509CertificationRequest};
-
-/// What one proxy is given.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Share {
-    /// Keys of the Resources it is sent.
-    pub keys: BTreeSet<Key>,
-    /// Identities it may have certificates for.
-    pub identities: Vec<SpiffeId>,
-}
-
-/// Everything there is to publish at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct Publication {
-    /// Every Resource.
-    pub resources: BTreeMap<Key, Arc<Resource>>,
-    /// By proxy: `Gateway/<namespace>/<name>` or `Pod/<namespace>/<name>`.
-    pub shares: BTreeMap<Key, Share>,
-}
 
 /// Kinds that anybody may ask for with Want: how Services are reached, no guard and no secret.
 const OFFERED: [CoreKind; 3] = [CoreKind::Backend, CoreKind::Route, CoreKind::Endpoints];
@@ -65,14 +52,32 @@ pub struct Publisher {
 
 #[derive(Default)]
 struct State {
-    encoded: Arc<BTreeMap<Key, Arc<Encoded>>>,
-    offered: Arc<BTreeMap<Key, Arc<Encoded>>>,
-    backends: Vec<(Key, BackendSpec)>,
+    /// Counts publications that changed something.
+    generation: u64,
+    known: BTreeMap<Key, Known>,
+    /// How many proxies are given what they share with others, by what it is.
+    layers: Vec<Shared>,
+    offered: Layer,
     /// What is of no use without what: a backend's endpoints and routes, a route's backends.
-    needs: BTreeMap<Key, BTreeSet<Key>>,
+    needs: HashMap<Key, BTreeSet<Key>>,
+    /// Nodes by what each is given for itself.
+    owners: HashMap<Key, Vec<String>>,
     shares: BTreeMap<String, Share>,
-    /// By node UID; kept while anybody listens or the share exists.
+    /// By node; a view is here from the first time that it is asked for until its share ends.
     views: HashMap<String, watch::Sender<View>>,
+}
+
+/// A Resource as it is published.
+struct Known {
+    encoded: Arc<Encoded>,
+    needs: Needs,
+}
+
+/// What many proxies are given.
+struct Shared {
+    keys: Arc<BTreeSet<Key>>,
+    layer: Layer,
+    nodes: Vec<String>,
 }
 
 impl Publisher {
@@ -81,56 +86,59 @@ impl Publisher {
         Arc::new(Self { authority, state: Mutex::default(), deliveries: Deliveries::default() })
     }
 
-    /// Publishes: every proxy whose share differs from what it has is sent the difference. What is too large for the wire is left as it was and returned.
+    /// Publishes: every proxy whose share differs from what it has is sent the difference, every one that has none any more is sent away (and
+    /// keeps what it has: whoever removed it ends it). What is too large for the wire is left as it was and returned.
     pub fn publish(&self, publication: &Publication) -> Vec<TooLarge> {
-        let mut too_large = Vec::new();
         let mut state = self.state.lock();
-        let mut encoded = BTreeMap::new();
-        for (key, resource) in &publication.resources {
-            let before = state.encoded.get(key);
-            match before.filter(|before| before.version() == resource.version) {
-                Some(same) => {
-                    encoded.insert(key.clone(), same.clone());
-                }
-                None => match Encoded::new(resource) {
-                    Ok(new) => {
-                        encoded.insert(key.clone(), new);
-                    }
-                    Err(error) => {
-                        encoded.extend(before.map(|before| (key.clone(), before.clone())));
-                        too_large.push(error);
-                    }
-                },
-            }
-        }
-        let is = |key: &Key, kind: CoreKind| key.kind == kind.as_str();
-        let offered = encoded.iter().filter(|(key, _)| OFFERED.iter().any(|kind| is(key, *kind)));
-        state.offered = Arc::new(offered.map(|(key, one)| (key.clone(), one.clone())).collect());
-        let backends = publication.resources.values().filter(|resource| is(&resource.key, CoreKind::Backend));
-        state.backends = backends.filter_map(|one| Some((one.key.clone(), BackendSpec::deserialize(&one.spec).ok()?))).collect();
-        state.needs = needs(publication);
-        state.encoded = Arc::new(encoded);
-        state.shares = publication.shares.iter().map(|(proxy, share)| (proxy.to_string(), share.clone())).collect();
-        let State { encoded, offered, shares, views, .. } = &mut *state;
-        // A proxy that is no longer there: its stream ends with the sender.
-        views.retain(|uid, sender| shares.contains_key(uid) || !sender.is_closed());
+        let too_large = state.take_in(&publication.resources);
+        state.shares.clone_from(&publication.shares);
+        state.index();
+        let State { known, layers, offered, shares, views, generation, .. } = &mut *state;
+        // Whose sender is dropped is sent away.
+        views.retain(|uid, _| shares.contains_key(uid));
+        let mut changed = false;
         for (uid, sender) in views.iter() {
-            let view = view_of(shares.get(uid), encoded, offered);
+            let Some(share) = shares.get(uid) else { continue };
+            let next = view_of(share, known, layers, offered, Some(&sender.borrow()));
             sender.send_if_modified(|present| {
-                let changed = !same(&present.given, &view.given) || !same(&present.offered, &view.offered);
-                *present = view;
-                changed
+                let differs = !Arc::ptr_eq(&present.given, &next.given) || !Arc::ptr_eq(&present.shared, &next.shared);
+                let tell = differs || !Arc::ptr_eq(&present.offered, &next.offered);
+                let before = present.generation;
+                *present = next;
+                present.generation = if differs { *generation + 1 } else { before };
+                changed |= differs;
+                tell
             });
         }
+        *generation += u64::from(changed);
+        self.deliveries.keep(|uid| shares.contains_key(uid));
         too_large
     }
 
     /// Who must hold `key` at its present version, and who does.
     pub fn delivery(&self, key: &Key) -> Delivery {
+        self.delivery_among(key, None)
+    }
+
+    /// The same, of those proxies alone that have one of these views.
+    pub fn delivery_among(&self, key: &Key, views: Option<&BTreeSet<Key>>) -> Delivery {
         let state = self.state.lock();
-        let Some(version) = state.encoded.get(key).map(|one| one.version().to_string()) else { return Delivery::default() };
-        let readers = state.shares.iter().filter(|(_, share)| share.keys.contains(key)).map(|(uid, _)| uid.clone());
-        self.deliveries.of(key, &version, readers)
+        let Some(known) = state.known.get(key) else { return Delivery::default() };
+        let sharing = state.layers.iter().filter(|shared| shared.keys.contains(key)).flat_map(|shared| &shared.nodes);
+        let among = |uid: &&String| views.is_none_or(|views| state.shares.get(*uid).is_some_and(|share| views.contains(&share.view)));
+        let readers = state.owners.get(key).into_iter().flatten().chain(sharing).filter(among);
+        let mut delivery = Delivery::default();
+        for uid in readers {
+            delivery.readers += 1;
+            let why = self.deliveries.of(uid, |heard| {
+                delivery.connected += usize::from(heard.is_some_and(|heard| heard.present));
+                heard.map_or(Some(Why::Absent), |heard| heard.lacks(key, known.encoded.version()))
+            });
+            let name = || state.shares.get(uid).map_or_else(|| uid.clone(), |share| share.name.clone());
+            delivery.lagging.extend(why.map(|why| Lag { proxy: name(), why }));
+        }
+        delivery.lagging.sort();
+        delivery
     }
 
     /// Changes whenever a proxy acknowledged something, came or went.
@@ -139,24 +147,88 @@ impl Publisher {
     }
 }
 
-/// Whether two views hold the same versions.
+impl State {
+    /// Encodes what is new; what has not changed is taken over.
+    fn take_in(&mut self, resources: &BTreeMap<Key, Arc<Resource>>) -> Vec<TooLarge> {
+        let mut too_large = Vec::new();
+        self.known.retain(|key, _| resources.contains_key(key));
+        for (key, resource) in resources {
+            if self.known.get(key).is_some_and(|known| known.encoded.version() == resource.version) {
+                continue;
+            }
+            match Encoded::new(resource) {
+                Ok(encoded) => {
+                    self.known.insert(key.clone(), Known { encoded, needs: Needs::of(resource) });
+                }
+                Err(error) => too_large.push(error),
+            }
+        }
+        too_large
+    }
+
+    /// What follows from Resources and shares.
+    fn index(&mut self) {
+        let offered = self.known.iter().filter(|(key, _)| OFFERED.iter().any(|kind| key.kind == kind.as_str()));
+        self.offered = kept(&self.offered, offered.map(|(key, known)| (key.clone(), known.encoded.clone())).collect());
+        self.needs.clear();
+        for (of, needed) in self.known.values().flat_map(|known| &known.needs.pairs) {
+            self.needs.entry(of.clone()).or_default().insert(needed.clone());
+        }
+        self.owners.clear();
+        let mut layers: Vec<Shared> = Vec::new();
+        for (uid, share) in &self.shares {
+            for key in share.keys.own() {
+                self.owners.entry(key.clone()).or_default().push(uid.clone());
+            }
+            let keys = share.keys.shared();
+            match layers.iter_mut().find(|shared| Arc::ptr_eq(&shared.keys, keys)) {
+                Some(shared) => shared.nodes.push(uid.clone()),
+                None => layers.push(Shared { keys: keys.clone(), layer: Layer::default(), nodes: vec![uid.clone()] }),
+            }
+        }
+        for shared in &mut layers {
+            let layer: BTreeMap<_, _> =
+                shared.keys.iter().filter_map(|key| Some((key.clone(), self.known.get(key)?.encoded.clone()))).collect();
+            let before = self.layers.iter().find(|before| same(&before.layer, &layer));
+            shared.layer = before.map_or_else(|| Arc::new(layer), |before| before.layer.clone());
+        }
+        self.layers = layers;
+    }
+}
+
+/// Whether two layers hold the same versions.
 fn same(a: &BTreeMap<Key, Arc<Encoded>>, b: &BTreeMap<Key, Arc<Encoded>>) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|((left, one), (right, other))| left == right && one.version() == other.version())
 }
 
-fn view_of(share: Option<&Share>, encoded: &BTreeMap<Key, Arc<Encoded>>, offered: &Arc<BTreeMap<Key, Arc<Encoded>>>) -> View {
-    let Some(share) = share else { return View::default() };
-    let given = share.keys.iter().filter_map(|key| Some((key.clone(), encoded.get(key)?.clone())));
-    View { given: Arc::new(given.collect()), offered: offered.clone() }
+/// Whether two views give the same.
+fn same_view(a: &View, b: &View) -> bool {
+    same(&a.given, &b.given) && (Arc::ptr_eq(&a.shared, &b.shared) || same(&a.shared, &b.shared))
+}
+
+/// The layer of before, if nothing of it changed: then nobody needs to look at it again.
+fn kept(before: &Layer, now: BTreeMap<Key, Arc<Encoded>>) -> Layer {
+    if same(before, &now) { before.clone() } else { Arc::new(now) }
+}
+
+fn view_of(share: &Share, known: &BTreeMap<Key, Known>, layers: &[Shared], offered: &Layer, before: Option<&View>) -> View {
+    let given: BTreeMap<_, _> = share.keys.own().iter().filter_map(|key| Some((key.clone(), known.get(key)?.encoded.clone()))).collect();
+    let shared = layers.iter().find(|shared| Arc::ptr_eq(&shared.keys, share.keys.shared())).map(|shared| shared.layer.clone());
+    let given = match before {
+        Some(before) => kept(&before.given, given),
+        None => Arc::new(given),
+    };
+    View { generation: 0, given, shared: shared.unwrap_or_default(), offered: offered.clone() }
 }
 
 #[async_trait]
 impl Source for Publisher {
-    fn subscribe(&self, node: &Node) -> watch::Receiver<View> {
+    fn subscribe(&self, node: &Node) -> Option<watch::Receiver<View>> {
         let mut state = self.state.lock();
-        let State { encoded, offered, shares, views, .. } = &mut *state;
-        let sender = views.entry(node.uid.clone()).or_insert_with(|| watch::Sender::new(view_of(shares.get(&node.uid), encoded, offered)));
-        sender.subscribe()
+        let State { known, layers, offered, shares, views, generation, .. } = &mut *state;
+        let share = shares.get(&node.uid)?;
+        let first = || watch::Sender::new(View { generation: *generation, ..view_of(share, known, layers, offered, None) });
+        Some(views.entry(node.uid.clone()).or_insert_with(first).subscribe())
     }
 
     /// A proxy may come before the World that it is part of is translated.
@@ -169,10 +241,11 @@ impl Source for Publisher {
         if !state.shares.contains_key(&node.uid) {
             return Vec::new();
         }
+        let backends = || state.known.iter().filter_map(|(key, known)| Some((key, known.needs.backend.as_ref()?)));
         let wanted: Vec<&Key> = match subject {
             Subject::Key(key) => state.offered.get_key_value(key).map(|(key, _)| key).into_iter().collect(),
-            Subject::Addr(address) => state.backends.iter().filter(|(_, spec)| answers(spec, *address)).map(|(key, _)| key).collect(),
-            Subject::Host(host) => state.backends.iter().filter(|(key, _)| is_host_of(key, host)).map(|(key, _)| key).collect(),
+            Subject::Addr(address) => backends().filter(|(_, spec)| answers(spec, *address)).map(|(key, _)| key).collect(),
+            Subject::Host(host) => backends().filter(|(key, _)| is_host_of(key, host)).map(|(key, _)| key).collect(),
         };
         let mut found: BTreeSet<Key> = wanted.into_iter().cloned().collect();
         // A backend is of no use without its endpoints, its routes, and the backends those lead to.
@@ -203,8 +276,15 @@ impl Source for Publisher {
         self.authority.sign(csr, identity, &node.uid, SystemTime::now()).map_err(|error| SignRefusal(error.to_string()))
     }
 
-    fn acknowledged(&self, node: &Node, have: &BTreeMap<Key, String>, ack: &Ack) {
-        self.deliveries.acknowledged(node, have, ack);
+    fn acknowledged(&self, node: &Node, view: &View, ack: &Ack) {
+        self.deliveries.acknowledged(node, view, ack);
+    }
+
+    fn reported(&self, node: &Node, report: serde_json::Value) {
+        match Standing::deserialize(report) {
+            Ok(standing) => self.deliveries.reported(node, standing),
+            Err(error) => tracing::warn!(node = node.name, %error, "what a proxy reports is not understood"),
+        }
     }
 
     fn presence(&self, node: &Node, present: bool) {
@@ -212,40 +292,8 @@ impl Source for Publisher {
     }
 }
 
-/// What each backend and route needs beside itself.
-fn needs(publication: &Publication) -> BTreeMap<Key, BTreeSet<Key>> {
-    let mut needs: BTreeMap<Key, BTreeSet<Key>> = BTreeMap::new();
-    for (key, resource) in &publication.resources {
-        if key.kind == CoreKind::Endpoints.as_str() {
-            if let Ok(spec) = EndpointsSpec::deserialize(&resource.spec) {
-                needs.entry(spec.backend).or_default().insert(key.clone());
-            }
-        } else if key.kind == CoreKind::Route.as_str() {
-            let Ok(spec) = RouteSpec::deserialize(&resource.spec) else { continue };
-            let leads_to = spec.rules.iter().flat_map(|rule| &rule.backends).filter_map(|one| one.backend.clone());
-            needs.entry(key.clone()).or_default().extend(leads_to);
-            for parent in spec.parents {
-                needs.entry(parent).or_default().insert(key.clone());
-            }
-        }
-    }
-    needs
-}
-
 fn texts(identities: &[SpiffeId]) -> Vec<String> {
     identities.iter().map(ToString::to_string).collect()
-}
-
-/// Whether a Service port answers at an address: its own cluster address.
-fn answers(spec: &BackendSpec, address: SocketAddr) -> bool {
-    spec.port == address.port() && spec.addresses.contains(&address.ip())
-}
-
-/// Whether `host` is a name of the Service in the cluster: `service.namespace`, with or without `.svc` and the cluster's domain.
-fn is_host_of(backend: &Key, host: &str) -> bool {
-    let service = backend.name.split('#').next().unwrap_or_default();
-    let own = format!("{service}.{}", backend.namespace);
-    host.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest == ".svc" || rest.starts_with(".svc."))
 }
 
 /// The SPIFFE id that a signing request asks for, if it asks for one.

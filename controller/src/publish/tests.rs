@@ -6,8 +6,10 @@ use selvage_config::resource::backend::{AppProtocol, Endpoint};
 use selvage_config::resource::route::{RuleSpec, WeightedBackend};
 use selvage_config::wire::Rejected;
 use selvage_config::wire::server::Authenticate;
+use selvage_config::{BackendSpec, EndpointsSpec, RouteSpec};
 use selvage_policy::list::Class;
 use selvage_policy::{Target, TargetKind, TrustDomain};
+use std::net::SocketAddr;
 
 fn domain() -> TrustDomain {
     TrustDomain::try_from("cluster.local".to_string()).expect("well formed")
@@ -57,19 +59,32 @@ fn policy() -> Arc<Resource> {
     Arc::new(Resource::new(key("AuthorizationPolicy/shop/p"), Class::Guard, &serde_json::json!({}), Origin::default()))
 }
 
+/// Nodes are called by their views here. What begins with `+` is shared by all.
 fn publication(resources: &[Arc<Resource>], shares: &[(&str, &[&str], &[&str])]) -> Publication {
-    let share = |keys: &[&str], identities: &[&str]| Share {
-        keys: keys.iter().map(|text| key(text)).collect(),
+    let all = shares.iter().flat_map(|(_, keys, _)| *keys);
+    let shared: Arc<BTreeSet<Key>> = Arc::new(all.filter_map(|text| text.strip_prefix('+')).map(key).collect());
+    let share = |proxy: &str, keys: &[&str], identities: &[&str]| Share {
+        name: proxy.into(),
+        view: key(proxy),
+        keys: crate::translate::View::new(
+            keys.iter().filter(|text| !text.starts_with('+')).map(|text| key(text)).collect(),
+            shared.clone(),
+        ),
         identities: identities.iter().map(|account| identity(account)).collect(),
     };
     Publication {
         resources: resources.iter().map(|one| (one.key.clone(), one.clone())).collect(),
-        shares: shares.iter().map(|(proxy, keys, identities)| (key(proxy), share(keys, identities))).collect(),
+        shares: shares.iter().map(|(proxy, keys, identities)| (proxy.to_string(), share(proxy, keys, identities))).collect(),
     }
 }
 
+fn subscribed(publisher: &Publisher, uid: &str) -> watch::Receiver<View> {
+    publisher.subscribe(&node(uid)).expect("there is a share for it")
+}
+
 fn given(view: &watch::Receiver<View>) -> Vec<String> {
-    view.borrow().given.keys().map(ToString::to_string).collect()
+    let view = view.borrow();
+    view.given.keys().chain(view.shared.keys()).map(ToString::to_string).collect()
 }
 
 fn request(san: &[&str]) -> String {
@@ -84,9 +99,22 @@ async fn a_node_is_given_its_share_and_nothing_else() {
     let publisher = publisher();
     let shares: &[(&str, &[&str], &[&str])] = &[("Pod/shop/a", &["Backend/shop/x#80"], &[]), ("Pod/shop/b", &["Backend/shop/y#80"], &[])];
     publisher.publish(&publication(&[backend("x", "10.0.0.1"), backend("y", "10.0.0.2")], shares));
-    assert_eq!(given(&publisher.subscribe(&node("Pod/shop/a"))), ["Backend/shop/x#80"]);
-    assert_eq!(given(&publisher.subscribe(&node("Pod/shop/b"))), ["Backend/shop/y#80"]);
-    assert!(given(&publisher.subscribe(&node("Pod/shop/stranger"))).is_empty());
+    assert_eq!(given(&subscribed(&publisher, "Pod/shop/a")), ["Backend/shop/x#80"]);
+    assert_eq!(given(&subscribed(&publisher, "Pod/shop/b")), ["Backend/shop/y#80"]);
+}
+
+#[tokio::test]
+async fn a_node_without_a_share_is_sent_away_and_never_shown_an_empty_view() {
+    let publisher = publisher();
+    assert!(publisher.subscribe(&node("Pod/shop/a")).is_none(), "before anything was published");
+    publisher.publish(&publication(&[backend("x", "10.0.0.1")], &[("Pod/shop/a", &["Backend/shop/x#80"], &["a"])]));
+    assert!(publisher.subscribe(&node("Pod/shop/stranger")).is_none());
+    let view = subscribed(&publisher, "Pod/shop/a");
+    publisher.publish(&publication(&[backend("x", "10.0.0.1")], &[]));
+    assert!(view.has_changed().is_err(), "whoever is gone from the World is sent away");
+    assert_eq!(given(&view), ["Backend/shop/x#80"]);
+    assert!(publisher.subscribe(&node("Pod/shop/a")).is_none());
+    assert!(publisher.sign(&node("Pod/shop/a"), &request(&[])).await.is_err());
 }
 
 #[tokio::test]
@@ -95,7 +123,7 @@ async fn only_proxies_whose_share_differs_are_told() {
     let shares: &[(&str, &[&str], &[&str])] =
         &[("Pod/shop/a", &["Endpoints/shop/x#80"], &[]), ("Pod/shop/b", &["AuthorizationPolicy/shop/p"], &[])];
     publisher.publish(&publication(&[endpoints("x", 1), policy()], shares));
-    let (mut a, mut b) = (publisher.subscribe(&node("Pod/shop/a")), publisher.subscribe(&node("Pod/shop/b")));
+    let (mut a, mut b) = (subscribed(&publisher, "Pod/shop/a"), subscribed(&publisher, "Pod/shop/b"));
     a.mark_unchanged();
     b.mark_unchanged();
     publisher.publish(&publication(&[endpoints("x", 1), policy()], shares));
@@ -104,14 +132,23 @@ async fn only_proxies_whose_share_differs_are_told() {
     assert!(a.has_changed().expect("open"));
 }
 
-#[tokio::test]
-async fn a_proxy_that_is_gone_from_the_world_is_left_with_nothing() {
+#[test]
+fn what_did_not_change_is_not_made_anew() {
     let publisher = publisher();
-    publisher.publish(&publication(&[backend("x", "10.0.0.1")], &[("Pod/shop/a", &["Backend/shop/x#80"], &["a"])]));
-    let view = publisher.subscribe(&node("Pod/shop/a"));
-    publisher.publish(&publication(&[backend("x", "10.0.0.1")], &[]));
-    assert!(given(&view).is_empty());
-    assert!(publisher.sign(&node("Pod/shop/a"), &request(&[])).await.is_err());
+    let shares: &[(&str, &[&str], &[&str])] = &[("Pod/shop/a", &["+Endpoints/shop/x#80", "AuthorizationPolicy/shop/p"], &[])];
+    publisher.publish(&publication(&[endpoints("x", 1), policy()], shares));
+    let view = subscribed(&publisher, "Pod/shop/a");
+    let first = view.borrow().clone();
+    publisher.publish(&publication(&[endpoints("x", 1), policy()], shares));
+    let second = view.borrow().clone();
+    assert!(Arc::ptr_eq(&first.given, &second.given) && Arc::ptr_eq(&first.shared, &second.shared));
+    assert_eq!(first.generation, second.generation);
+    publisher.publish(&publication(&[endpoints("x", 2), policy()], shares));
+    let third = view.borrow().clone();
+    assert!(Arc::ptr_eq(&second.given, &third.given) && !Arc::ptr_eq(&second.shared, &third.shared));
+    assert_eq!(third.generation, second.generation + 1);
+    let (before, after) = (&second.shared[&key("Endpoints/shop/x#80")], &third.shared[&key("Endpoints/shop/x#80")]);
+    assert_ne!(before.version(), after.version());
 }
 
 #[test]
@@ -176,6 +213,11 @@ async fn a_token_proves_one_proxy_until_it_ends() {
     assert!(tokens.authenticate(&renewed, peer).await.is_err());
 }
 
+/// What a node has once it took all it is given.
+fn applied(publisher: &Publisher, uid: &str) -> View {
+    subscribed(publisher, uid).borrow().clone()
+}
+
 #[test]
 fn delivery_names_who_lags_and_who_rejected() {
     let publisher = publisher();
@@ -183,20 +225,82 @@ fn delivery_names_who_lags_and_who_rejected() {
         &[("Pod/shop/a", &["AuthorizationPolicy/shop/p"], &[]), ("Pod/shop/b", &["AuthorizationPolicy/shop/p"], &[])];
     publisher.publish(&publication(&[policy()], shares));
     let guard = key("AuthorizationPolicy/shop/p");
-    let lag = |proxy: &str, rejected: Option<&str>| Lag { proxy: proxy.into(), rejected: rejected.map(Into::into) };
-    assert_eq!(publisher.delivery(&guard), Delivery { readers: 2, lagging: vec![lag("Pod/shop/a", None), lag("Pod/shop/b", None)] });
+    let lag = |proxy: &str, why: Why| Lag { proxy: proxy.into(), why };
+    let lagging = vec![lag("Pod/shop/a", Why::Absent), lag("Pod/shop/b", Why::Absent)];
+    assert_eq!(publisher.delivery(&guard), Delivery { readers: 2, connected: 0, lagging });
 
     let version = policy().version.clone();
-    let have = BTreeMap::from([(guard.clone(), version.clone())]);
     for uid in ["Pod/shop/a", "Pod/shop/b"] {
         publisher.presence(&node(uid), true);
     }
-    publisher.acknowledged(&node("Pod/shop/a"), &have, &Ack { txn: 1, rejected: Vec::new() });
+    let lagging = vec![lag("Pod/shop/a", Why::Pending), lag("Pod/shop/b", Why::Pending)];
+    assert_eq!(publisher.delivery(&guard), Delivery { readers: 2, connected: 2, lagging });
+    publisher.acknowledged(&node("Pod/shop/a"), &applied(&publisher, "Pod/shop/a"), &Ack { txn: 1, rejected: Vec::new() });
     let rejected = Rejected { key: guard.clone(), version, reason: "too new".into() };
-    publisher.acknowledged(&node("Pod/shop/b"), &have, &Ack { txn: 1, rejected: vec![rejected] });
-    assert_eq!(publisher.delivery(&guard), Delivery { readers: 2, lagging: vec![lag("Pod/shop/b", Some("too new"))] });
+    publisher.acknowledged(&node("Pod/shop/b"), &applied(&publisher, "Pod/shop/b"), &Ack { txn: 1, rejected: vec![rejected] });
+    let lagging = vec![lag("Pod/shop/b", Why::Rejected("too new".into()))];
+    assert_eq!(publisher.delivery(&guard), Delivery { readers: 2, connected: 2, lagging });
+
+    // An Ack lists all that stands rejected: what it does not list does not stand.
+    publisher.acknowledged(&node("Pod/shop/b"), &applied(&publisher, "Pod/shop/b"), &Ack { txn: 2, rejected: Vec::new() });
+    assert_eq!(publisher.delivery(&guard).lagging, []);
 
     publisher.presence(&node("Pod/shop/a"), false);
-    assert_eq!(publisher.delivery(&guard).lagging.len(), 2, "a proxy that is gone cannot be said to enforce");
+    let lagging = vec![lag("Pod/shop/a", Why::Absent)];
+    assert_eq!(
+        publisher.delivery(&guard),
+        Delivery { readers: 2, connected: 1, lagging },
+        "a proxy that is gone cannot be said to enforce"
+    );
     assert_eq!(publisher.delivery(&key("AuthorizationPolicy/shop/none")), Delivery::default());
+}
+
+#[test]
+fn who_shares_must_hold_what_is_shared() {
+    let publisher = publisher();
+    let shares: &[(&str, &[&str], &[&str])] = &[("Pod/shop/a", &["+Backend/shop/x#80"], &[]), ("Pod/shop/b", &[], &[])];
+    publisher.publish(&publication(&[backend("x", "10.0.0.1")], shares));
+    publisher.presence(&node("Pod/shop/b"), true);
+    publisher.acknowledged(&node("Pod/shop/b"), &applied(&publisher, "Pod/shop/b"), &Ack::default());
+    let lagging = vec![Lag { proxy: "Pod/shop/a".into(), why: Why::Absent }];
+    assert_eq!(publisher.delivery(&key("Backend/shop/x#80")), Delivery { readers: 2, connected: 1, lagging });
+}
+
+#[test]
+fn the_listing_says_how_far_each_proxy_is() {
+    let publisher = publisher();
+    let shares: &[(&str, &[&str], &[&str])] = &[
+        ("Gateway/shop/public", &["AuthorizationPolicy/shop/p"], &["public-selvage"]),
+        ("Pod/shop/a", &["AuthorizationPolicy/shop/p"], &["a"]),
+    ];
+    publisher.publish(&publication(&[policy()], shares));
+    let (edge, sidecar) = (node("Gateway/shop/public"), node("Pod/shop/a"));
+    let states = || publisher.listing().proxies.iter().map(|one| (one.role, one.sync)).collect::<Vec<_>>();
+    assert_eq!(states(), [(Role::Edge, SyncState::Absent), (Role::Sidecar, SyncState::Absent)]);
+
+    let view = applied(&publisher, &sidecar.uid);
+    publisher.presence(&sidecar, true);
+    assert_eq!(states()[1].1, SyncState::Pending);
+    publisher.acknowledged(&sidecar, &view, &Ack::default());
+    publisher.reported(
+        &sidecar,
+        serde_json::json!({"version": "0.2.0", "certificates": {identity("a").to_string(): 1_800_000_000}, "later": 1}),
+    );
+    let listing = publisher.listing();
+    let one = &listing.proxies[1];
+    assert_eq!((one.sync, one.version.as_deref(), one.applied), (SyncState::Synced, Some("0.2.0"), Some(one.generation)));
+    let certificate = Certificate { identity: identity("a").to_string(), ends: Some("2027-01-15T08:00:00Z".into()) };
+    assert_eq!(one.certificates, [certificate]);
+    assert_eq!(listing.proxies[0].certificates[0].ends, None, "nothing is made up");
+
+    let rejected = Rejected { key: policy().key.clone(), version: policy().version.clone(), reason: "too new".into() };
+    publisher.acknowledged(&sidecar, &view, &Ack { txn: 2, rejected: vec![rejected] });
+    assert_eq!(publisher.listing().proxies[1].rejected[&policy().key], "too new");
+    assert_eq!(states()[1].1, SyncState::Rejecting);
+    publisher.presence(&edge, true);
+    publisher.presence(&edge, false);
+    publisher.publish(&publication(&[policy()], &shares[1..]));
+    assert_eq!(states(), [(Role::Sidecar, SyncState::Rejecting)], "who is gone from the World is forgotten");
+    publisher.acknowledged(&edge, &View::default(), &Ack::default());
+    assert_eq!(states().len(), 1, "and a late word does not bring it back");
 }

@@ -8,7 +8,9 @@
 //! ```
 
 mod gateways;
+mod index;
 pub(crate) mod policies;
+mod reach;
 pub(crate) mod routes;
 mod services;
 pub mod status;
@@ -18,14 +20,18 @@ mod views;
 mod workloads;
 
 pub use gateways::bound_port;
+pub use reach::Reach;
 pub use status::{Condition, Status};
+pub use views::View;
 
 use crate::world::route::RouteKind;
 use crate::world::{Name, World};
+use index::Index;
 use selvage_config::{MeshSpec, Resource, VersionKey, keys};
 use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, SpiffeId, Target};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The group of Gateway API.
@@ -39,9 +45,15 @@ pub struct Translation {
     /// Every Resource, but identity leaves: those are asked for by proxies.
     pub resources: BTreeMap<Key, Arc<Resource>>,
     /// What each proxy is told, by `Gateway/<namespace>/<name>` or `Pod/<namespace>/<name>`.
-    pub views: BTreeMap<Key, BTreeSet<Key>>,
+    pub views: BTreeMap<Key, View>,
+    /// Which view each node is given: by the UID of a proxy's Pod, in files by the text of the view's own key.
+    pub nodes: BTreeMap<String, Key>,
+    /// What people call each node: namespace and name of its Pod, in files the text of its view's key.
+    pub names: BTreeMap<String, String>,
     /// Who each proxy is.
     pub identities: BTreeMap<Key, SpiffeId>,
+    /// Where what is attached to each target of a policy is enforced.
+    pub reach: BTreeMap<Target, Reach>,
     /// What is said of each object that is ours to say something of.
     pub statuses: BTreeMap<Key, Status>,
     /// What is worth a warning and is no object's status, because the object is not ours: one sentence each.
@@ -62,10 +74,11 @@ struct Facts<'a> {
     world: &'a World,
     /// Gateways of ours, with the identity of their proxies.
     gateways: BTreeMap<Name, SpiffeId>,
-    /// Pods with a sidecar, with their identities.
+    /// Pods with a sidecar that have not ended, with their identities.
     workloads: BTreeMap<Name, SpiffeId>,
     /// Of the kinds of routes that lead to a Service port, the first.
     led: BTreeMap<(Name, u16), RouteKind>,
+    index: OnceCell<Index<'a>>,
 }
 
 /// Translates.
@@ -91,6 +104,10 @@ pub fn translate(world: &World, inputs: &Inputs<'_>) -> Translation {
     views::translate(&facts, &mut translation);
     translation.identities.extend(facts.gateways.iter().map(|(name, identity)| (name.key("Gateway"), identity.clone())));
     translation.identities.extend(facts.workloads.iter().map(|(name, identity)| (name.key("Pod"), identity.clone())));
+    for (uid, name, view) in workloads::nodes(&facts) {
+        translation.nodes.insert(uid.clone(), view);
+        translation.names.insert(uid, name);
+    }
     translation
 }
 
@@ -136,13 +153,18 @@ pub(crate) fn gateway_identities(world: &World) -> BTreeMap<Name, SpiffeId> {
 impl<'a> Facts<'a> {
     fn of(world: &'a World) -> Self {
         let trust_domain = world.mesh().trust_domain;
-        let workloads = world.pods.iter().filter(|(_, pod)| world.meshed(pod)).filter_map(|(name, pod)| {
-            let account = pod.spec.service_account_name.as_deref().unwrap_or("default");
-            Some((name.clone(), SpiffeId::new(trust_domain.clone(), &name.namespace, account).ok()?))
-        });
-        let mut facts = Self { gateways: gateway_identities(world), workloads: workloads.collect(), led: BTreeMap::new(), world };
+        let workloads =
+            world.pods.iter().filter(|(_, pod)| world.meshed(pod) && !pod.spec.ended).filter_map(|(name, pod)| {
+                Some((name.clone(), SpiffeId::new(trust_domain.clone(), &name.namespace, pod.spec.account()).ok()?))
+            });
+        let (gateways, workloads) = (gateway_identities(world), workloads.collect());
+        let mut facts = Self { gateways, workloads, led: BTreeMap::new(), index: OnceCell::new(), world };
         facts.led = facts.led();
         facts
+    }
+
+    fn index(&self) -> &Index<'a> {
+        self.index.get_or_init(|| Index::of(self.world))
     }
 
     /// A route of another namespace says nothing of a Service unless a grant lets it lead there.

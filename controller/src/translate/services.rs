@@ -1,23 +1,33 @@
 //! Services: their ports as backends, and who serves them.
 
 use super::{Facts, Translation, outermost, port};
+use crate::world::endpoints::SERVICE_NAME;
 use crate::world::route::RouteKind;
 use crate::world::{Name, Object};
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::Endpoint as SliceEndpoint;
+use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use selvage_config::resource::backend::AppProtocol;
 use selvage_config::{BackendSpec, Endpoint, EndpointsSpec, Resource, keys};
 use selvage_policy::Target;
 use selvage_policy::target::TargetKind;
 use std::net::{IpAddr, SocketAddr};
 
-/// The label by which a slice says whose it is.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
 /// The TCP ports of a Service.
 pub(super) fn ports(service: &Object<ServiceSpec>) -> impl Iterator<Item = (u16, &ServicePort)> {
     let ports = service.spec.ports.iter().flatten();
     ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP").filter_map(|one| Some((port(one.port)?, one)))
+}
+
+/// Whether a Service is another name for a host elsewhere: it has no endpoints and selects nothing.
+pub(super) fn is_external(service: &Object<ServiceSpec>) -> bool {
+    service.spec.type_.as_deref() == Some("ExternalName")
+}
+
+/// The port of the endpoints of a slice that serves a Service's port.
+pub(super) fn served(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
+    let named = |name: &Option<String>| name.clone().unwrap_or_default();
+    let fits = slice.ports.iter().flatten().find(|one| named(&one.name) == named(&port.name));
+    fits.and_then(|one| one.port).and_then(super::port)
 }
 
 /// Platform, Namespace, Service, port, from the outside in.
@@ -54,9 +64,7 @@ pub(super) fn translate(facts: &Facts<'_>, translation: &mut Translation) {
         };
         let Some(service) = facts.world.services.get(&service_name) else { continue };
         for (number, port) in ports(service) {
-            let served =
-                slice.spec.ports.iter().flatten().find(|one| one.name.as_deref().unwrap_or("") == port.name.as_deref().unwrap_or(""));
-            let Some(target) = served.and_then(|one| one.port).and_then(super::port) else { continue };
+            let Some(target) = served(&slice.spec, port) else { continue };
             let endpoints = slice.spec.endpoints.iter().filter_map(|one| endpoint(facts, &name.namespace, one, target)).collect();
             let spec = EndpointsSpec { backend: keys::backend(&service_name.namespace, &service_name.name, number), endpoints };
             translation.add(Resource::core(keys::endpoints(&name.namespace, &name.name, number), &spec, slice.meta.created));
@@ -72,8 +80,7 @@ fn endpoint(facts: &Facts<'_>, namespace: &str, one: &SliceEndpoint, port: u16) 
         return None;
     }
     let address: IpAddr = one.addresses.first()?.parse().ok()?;
-    let pod = one.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod")).and_then(|target| target.name.clone());
-    let pod = pod.map(|pod| Name::new(namespace, pod));
+    let pod = workload(facts, namespace, one, address)?;
     let identity = pod.as_ref().and_then(|pod| facts.workloads.get(pod)).cloned();
     Some(Endpoint {
         address: SocketAddr::new(address, port),
@@ -82,6 +89,21 @@ fn endpoint(facts: &Facts<'_>, namespace: &str, one: &SliceEndpoint, port: u16) 
         draining,
         zone: one.zone.clone(),
     })
+}
+
+/// The Pod behind an address of a slice, or that there is none. Nothing: the endpoint is left out, because what a slice says of its Pod is
+/// not so (yet). Who may write slices must not choose whom callers believe to meet, and a Pod that we do not know may have a sidecar.
+fn workload(facts: &Facts<'_>, namespace: &str, one: &SliceEndpoint, address: IpAddr) -> Option<Option<Name>> {
+    let target = one.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    let named = target.and_then(|target| Some(Name::new(target.namespace.as_deref().unwrap_or(namespace), target.name.as_deref()?)));
+    if !facts.world.in_cluster() {
+        return Some(named);
+    }
+    let Some(name) = named else { return Some(facts.index().pod_at(address).cloned()) };
+    let pod = facts.world.pods.get(&name)?;
+    let same = target.and_then(|target| target.uid.as_ref()).is_none_or(|uid| *uid == pod.meta.uid);
+    let there = pod.spec.addresses.is_empty() || pod.spec.addresses.contains(&address);
+    (same && there && !pod.spec.ended).then_some(Some(name))
 }
 
 /// What is spoken behind a Service port: as `appProtocol` or the port's name says, else as the routes that lead there do.

@@ -1,5 +1,7 @@
 //! Small Worlds, and what they come to: what golden files (`controller/tests/golden`) do not say better.
 
+mod cluster;
+
 use super::*;
 use crate::admission::admit;
 use selvage_config::resource::listener::{Clients, Forward, MeshMode};
@@ -46,6 +48,12 @@ fn translated(world: &World) -> Translation {
     translate(world, &Inputs { roots: &["root".into()], version_key: &VersionKey::derive(b"test") })
 }
 
+/// A certificate of our own making and its key, PEM.
+fn pair() -> (String, String) {
+    let pair = rcgen::generate_simple_self_signed(vec!["shop.example.com".to_string()]).expect("a certificate");
+    (pair.cert.pem(), pair.signing_key.serialize_pem())
+}
+
 fn spec<T: DeserializeOwned>(translation: &Translation, key: &Key) -> T {
     let resource = translation
         .resources
@@ -54,7 +62,7 @@ fn spec<T: DeserializeOwned>(translation: &Translation, key: &Key) -> T {
     serde_json::from_value(resource.spec.clone()).expect("our own form")
 }
 
-fn view<'a>(translation: &'a Translation, proxy: &str) -> &'a BTreeSet<Key> {
+fn view<'a>(translation: &'a Translation, proxy: &str) -> &'a View {
     &translation.views[&proxy.parse::<Key>().expect("a key")]
 }
 

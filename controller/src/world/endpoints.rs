@@ -3,10 +3,9 @@
 //! A Service with a selector gets a slice for each set of Pods whose target ports are the same numbers. A Pod with a sidecar is reached at
 //! its mesh address, one without at its process's.
 
-use super::{Meta, Name, Object, World};
-use k8s_openapi::api::core::v1::{ObjectReference, PodSpec, ServicePort};
+use super::{Meta, Name, Object, Pod, World};
+use k8s_openapi::api::core::v1::{ObjectReference, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,9 +19,9 @@ pub(super) fn synthesise(world: &mut World) {
         let Some(selector) = service.spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { continue };
         let ports = service.spec.ports.as_deref().unwrap_or_default();
         let mut groups: BTreeMap<Vec<u16>, Vec<Endpoint>> = BTreeMap::new();
-        let selected = |pod: &&Arc<Object<PodSpec>>| pod.meta.namespace == name.namespace && pod.meta.carries(selector);
+        let selected = |pod: &&Arc<Object<Pod>>| pod.meta.namespace == name.namespace && pod.meta.carries(selector);
         for pod in world.pods.values().filter(selected) {
-            let numbers: Vec<u16> = ports.iter().map(|port| target_port(port, &pod.spec).unwrap_or_default()).collect();
+            let numbers: Vec<u16> = ports.iter().map(|port| pod.spec.target_port(port).unwrap_or_default()).collect();
             groups.entry(numbers).or_default().extend(endpoint(world, pod));
         }
         for (index, (numbers, endpoints)) in groups.into_iter().enumerate() {
@@ -37,7 +36,7 @@ pub(super) fn synthesise(world: &mut World) {
     }
 }
 
-fn endpoint(world: &World, pod: &Object<PodSpec>) -> Option<Endpoint> {
+fn endpoint(world: &World, pod: &Object<Pod>) -> Option<Endpoint> {
     let addresses = world.addresses.as_ref()?;
     let name = pod.meta.named();
     let address = if world.meshed(pod) { addresses.sidecar(&name) } else { addresses.process(&name) };
@@ -69,18 +68,4 @@ fn slice(service: &str, ports: &[ServicePort], numbers: &[u16], endpoints: Vec<E
     slice.metadata.labels = Some(BTreeMap::from([(SERVICE_NAME.to_string(), service.to_string())]));
     slice.ports = Some(ports.iter().zip(numbers).filter_map(port).collect());
     slice
-}
-
-/// The port of the Pod that a Service's port leads to.
-pub(crate) fn target_port(port: &ServicePort, pod: &PodSpec) -> Option<u16> {
-    match &port.target_port {
-        None => u16::try_from(port.port).ok(),
-        Some(IntOrString::Int(number)) => u16::try_from(*number).ok().filter(|number| *number != 0),
-        Some(IntOrString::String(name)) => pod
-            .containers
-            .iter()
-            .flat_map(|container| container.ports.iter().flatten())
-            .find(|port| port.name.as_ref() == Some(name))
-            .and_then(|port| u16::try_from(port.container_port).ok()),
-    }
 }

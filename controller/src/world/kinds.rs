@@ -1,7 +1,7 @@
 //! One object: from JSON, as a file or the API server has it, to its type.
 
 use super::route::Route;
-use super::{Fault, Malformed, Meta, Object, Parsed, Policy, schema};
+use super::{Fault, Malformed, Meta, Object, Parsed, Pod, Policy, schema};
 use crate::crds::{GROUP, OwnKind, VERSION};
 use crate::gateway_api::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
 use k8s_openapi::api::core::v1::Secret;
@@ -23,7 +23,11 @@ pub fn parse(value: Value) -> Result<(Key, Parsed), Malformed> {
     let (key, meta) = (head.key.clone(), head.meta.clone());
     let parsed = match (group, kind.as_str()) {
         ("", "Namespace") => Parsed::Namespace(Object { meta: namespace_meta(&meta.name.clone(), meta), spec: () }),
-        ("", "Pod") => Parsed::Pod(Box::new(Object { meta, spec: part(&key, &value, "spec")? })),
+        ("", "Pod") => {
+            let spec = part(&key, &value, "spec")?;
+            let status = value.get("status").is_some().then(|| part(&key, &value, "status")).transpose()?;
+            Parsed::Pod(Box::new(Object { meta, spec: Pod::new(spec, status) }))
+        }
         ("", "Service") => {
             let object = Object { meta, spec: part(&key, &value, "spec")? };
             check_service(&key, &object.spec)?;

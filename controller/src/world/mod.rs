@@ -11,6 +11,7 @@ pub mod addresses;
 pub mod directory;
 pub(crate) mod endpoints;
 mod kinds;
+pub mod pod;
 mod remove;
 pub mod route;
 pub mod schema;
@@ -20,9 +21,10 @@ mod tests;
 pub use addresses::Addresses;
 pub(crate) use kinds::of_invalid;
 pub use kinds::parse;
+pub use pod::Pod;
 
 use crate::gateway_api::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
-use k8s_openapi::api::core::v1::{PodSpec, Secret, ServiceSpec};
+use k8s_openapi::api::core::v1::{Secret, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use route::Route;
 use selvage_policy::Key;
@@ -157,7 +159,7 @@ pub enum Parsed {
     /// Namespace
     Namespace(Object<()>),
     /// Pod
-    Pod(Box<Object<PodSpec>>),
+    Pod(Box<Object<Pod>>),
     /// Service
     Service(Box<Object<ServiceSpec>>),
     /// EndpointSlice
@@ -188,7 +190,7 @@ pub struct World {
     /// Namespaces, with their labels.
     pub namespaces: Table<()>,
     /// Pods.
-    pub pods: Table<PodSpec>,
+    pub pods: Table<Pod>,
     /// Services.
     pub services: Table<ServiceSpec>,
     /// EndpointSlices.
@@ -255,15 +257,21 @@ impl World {
         }
     }
 
-    /// What follows from what is there, in files: Namespaces that are only mentioned, addresses, and endpoints of local Pods.
+    /// Whether this is what an API server knows, and not what files say: addresses and endpoints are as they are there.
+    pub fn in_cluster(&self) -> bool {
+        self.addresses.is_none()
+    }
+
+    /// What follows from what is there, in files: Namespaces that are only mentioned, addresses, and endpoints of local Pods. In a cluster
+    /// nothing does: others make Namespaces and EndpointSlices there.
     pub fn settle(&mut self) -> Result<(), addresses::Exhausted> {
+        let Some(mut addresses) = self.addresses.take() else { return Ok(()) };
         let mentioned = self.pods.keys().chain(self.services.keys()).chain(self.gateways.keys()).map(|name| name.namespace.clone());
         let written = self.routes.keys().chain(self.policies.keys()).map(|key| key.namespace.clone());
         for namespace in mentioned.chain(written).collect::<std::collections::BTreeSet<_>>() {
             let object = || Arc::new(Object { meta: kinds::namespace_meta(&namespace, Meta::default()), spec: () });
             self.namespaces.entry(Name::new("", namespace.clone())).or_insert_with(object);
         }
-        let mut addresses = self.addresses.take().unwrap_or_default();
         let outcome = addresses.allocate(self);
         self.addresses = Some(addresses);
         endpoints::synthesise(self);
@@ -275,8 +283,12 @@ impl World {
         self.mesh_configs.get(&Name::new("", MESH_CONFIG)).map(|object| object.spec.clone()).unwrap_or_default()
     }
 
-    /// Whether a Pod has a sidecar: yes, unless it or its Namespace says `selvage.dev/inject: disabled`; the Pod's word counts more.
-    pub fn meshed(&self, pod: &Object<PodSpec>) -> bool {
+    /// Whether a Pod has a sidecar. In a cluster: if one was injected. In files: yes, unless it or its Namespace says
+    /// `selvage.dev/inject: disabled`; the Pod's word counts more.
+    pub fn meshed(&self, pod: &Object<Pod>) -> bool {
+        if self.in_cluster() {
+            return pod.spec.has_sidecar();
+        }
         let said = |meta: &Meta| meta.annotations.get(INJECT).or_else(|| meta.labels.get(INJECT)).map(|word| word != "disabled");
         let namespace = || self.namespaces.get(&Name::new("", pod.meta.namespace.clone())).and_then(|namespace| said(&namespace.meta));
         said(&pod.meta).or_else(namespace).unwrap_or(true)

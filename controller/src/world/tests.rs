@@ -156,7 +156,7 @@ fn addresses_never_move_and_those_of_the_gone_are_used_last() {
         let mut world = World::default();
         for name in names {
             let meta = Meta { namespace: "shop".into(), name: (*name).into(), ..Meta::default() };
-            world.insert(Parsed::Pod(Box::new(Object { meta, spec: PodSpec::default() })));
+            world.insert(Parsed::Pod(Box::new(Object { meta, spec: Pod::default() })));
         }
         world
     };

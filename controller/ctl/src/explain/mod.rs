@@ -142,12 +142,9 @@ fn snapshot(read: &Read, proxy: &Key) -> Result<Snapshot> {
 fn from_workload(read: &Read, from: &str, host: &str, port: u16) -> Result<Start> {
     let (namespace, name) =
         from.split_once('/').with_context(|| format!("--from {from}: write NAMESPACE/NAME of a Pod or a service account"))?;
-    let account = |spec: &Option<String>| spec.clone().unwrap_or_else(|| "default".into());
     let near = || read.world.pods.iter().filter(|(pod, _)| pod.namespace == namespace);
-    let pod = near()
-        .find(|(pod, _)| pod.name == name)
-        .or_else(|| near().find(|(_, pod)| account(&pod.spec.service_account_name) == name))
-        .map(|(pod, _)| pod.clone());
+    let pod =
+        near().find(|(pod, _)| pod.name == name).or_else(|| near().find(|(_, pod)| pod.spec.account() == name)).map(|(pod, _)| pod.clone());
     let pod = pod.with_context(|| format!("--from {from}: there is no such Pod, and no Pod with that service account"))?;
     let proxy = pod.key("Pod");
     let snapshot = snapshot(read, &proxy)

@@ -28,7 +28,7 @@ pub fn processes(world: &World, directory: &Path) -> (BTreeMap<String, ProcessSp
         shared.insert("POD_NAME".into(), name.name.clone());
         shared.insert("POD_NAMESPACE".into(), name.namespace.clone());
         shared.insert("POD_IP".into(), own.to_string());
-        for (index, container) in pod.spec.containers.iter().enumerate() {
+        for (index, container) in pod.spec.spec.containers.iter().enumerate() {
             let mut environment = shared.clone();
             for variable in container.env.iter().flatten() {
                 // References to ConfigMaps and Secrets are not followed on a laptop.
@@ -47,7 +47,7 @@ pub fn processes(world: &World, directory: &Path) -> (BTreeMap<String, ProcessSp
             let ports = ports.filter_map(|port| u16::try_from(port.container_port).ok());
             let listens = ports.map(|port| SocketAddr::new(own.into(), port)).collect();
             let mut shown = if alone(&name.namespace) { name.name.clone() } else { format!("{}/{}", name.namespace, name.name) };
-            if pod.spec.containers.len() > 1 {
+            if pod.spec.spec.containers.len() > 1 {
                 shown = format!("{shown}.{}", container.name);
             }
             let directory = container.working_dir.as_ref().map_or_else(|| directory.to_path_buf(), |below| directory.join(below));

@@ -22,7 +22,7 @@ use selvage_config::{Resource, RouteSpec, keys};
 use selvage_policy::mesh::PathHandling;
 use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, Target};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 pub(super) fn translate(facts: &Facts<'_>, edges: &mut Edges<'_>, translation: &mut Translation) {
     let maker = Maker { facts, paths: facts.world.mesh().paths };
@@ -101,17 +101,4 @@ fn reference(parent: &ParentRef) -> Reference {
         section_name: parent.section_name.clone(),
         port: parent.port,
     }
-}
-
-/// The backends that each Route leads to, by its key.
-pub(super) fn backends(translation: &Translation) -> BTreeMap<Key, (RouteSpec, Vec<Key>)> {
-    let routes = translation.resources.values().filter(|resource| resource.key.kind == "Route");
-    let specs =
-        routes.filter_map(|resource| Some((resource.key.clone(), serde_json::from_value::<RouteSpec>(resource.spec.clone()).ok()?)));
-    specs
-        .map(|(key, spec)| {
-            let led = spec.rules.iter().flat_map(|rule| rule.backends.iter().filter_map(|one| one.backend.clone())).collect();
-            (key, (spec, led))
-        })
-        .collect()
 }
