@@ -154,6 +154,46 @@ async fn every_protocol_passes_edge_and_sidecar() {
     socket.close(None).await.expect("it closes");
 }
 
+/// What `selvage status` prints.
+fn status(directory: &Directory, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program("selvage")).arg("status").arg(directory.path()).args(arguments).output();
+    let output = output.expect("selvage runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_lists_every_proxy_with_its_certificate() {
+    let (directory, running) = bookshop().await;
+    let begun = Instant::now();
+    let listing = loop {
+        let listing: serde_json::Value = serde_json::from_str(&status(&directory, &["-o", "json"])).expect("JSON");
+        let proxies = listing["proxies"].as_array().expect("a list");
+        // What a proxy reports of itself comes a moment after it has everything.
+        if proxies.iter().all(|proxy| proxy["sync"] == "Synced" && proxy["version"].is_string())
+            || begun.elapsed() > Duration::from_secs(20)
+        {
+            break listing;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let proxies = listing["proxies"].as_array().expect("a list");
+    let names: Vec<&str> = proxies.iter().filter_map(|proxy| proxy["name"].as_str()).collect();
+    assert_eq!(names, ["Gateway/bookshop/public", "Pod/bookshop/catalogue", "Pod/bookshop/orders", "Pod/bookshop/storefront"]);
+    for proxy in proxies {
+        assert_eq!((proxy["sync"].as_str(), proxy["version"].as_str()), (Some("Synced"), listing["version"].as_str()), "{proxy}");
+        let role = if proxy["name"] == "Gateway/bookshop/public" { "Edge" } else { "Sidecar" };
+        assert_eq!(proxy["role"], role);
+        assert!(proxy["certificates"][0]["ends"].is_string() && proxy["applied"] == proxy["generation"], "{proxy}");
+    }
+    let table = status(&directory, &[]);
+    assert!(
+        table.starts_with("NAME") && table.lines().filter(|line| line.contains("synced") && line.contains("ends in ")).count() == 4,
+        "{table}"
+    );
+    assert!(!running.said().contains("not Enforced") && !running.said().contains("not Programmed"), "{}", running.said());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_edit_is_refused_by_name_and_what_worked_stays() {
     let (directory, running) = bookshop().await;

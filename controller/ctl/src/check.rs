@@ -4,6 +4,7 @@ use crate::cli;
 use crate::output;
 use crate::read::{MissingSecrets, Place};
 use anyhow::Result;
+use selvage_controller::status::{self, Foreseen};
 use selvage_controller::world::Fault;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -22,7 +23,8 @@ struct Outcome {
 pub fn run(options: &cli::Check) -> Result<ExitCode> {
     let place = Place::open(&options.dir)?;
     let read = place.read(place.addresses()?, &[], MissingSecrets::Imagine)?;
-    let warnings = read.translation.warnings();
+    let foreseen = status::complete(&read.translation, &Foreseen);
+    let warnings: Vec<String> = read.translation.warnings().into_iter().chain(status::complaints(&foreseen)).collect();
     let code = if read.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     match options.output {
         Some(form) => output::print(form, &Outcome { errors: read.faults, warnings })?,

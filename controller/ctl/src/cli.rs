@@ -45,6 +45,13 @@ pub enum Command {
     /// With --from it is sent by that workload, and the URL names a Service: http://SERVICE.NAMESPACE:PORT/.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
+    /// List the proxies: role, version, whether each has what it is to have, and how long its certificate lasts
+    ///
+    /// Without DIR and --url it asks the controller in the cluster that kubectl would speak to, through the API server.
+    #[command(
+        after_help = "Examples:\n  selvage status\n  selvage status examples/bookshop\n  selvage status --url http://127.0.0.1:15420 -o json | jq '.proxies[] | select(.sync != \"Synced\")'"
+    )]
+    Status(Status),
     /// Become a local process of `up` that ends with it
     #[command(hide = true)]
     Launch(Launch),
@@ -140,6 +147,19 @@ pub struct Explain {
     #[arg(long, value_name = "ADDRESS", default_value = "192.0.2.1")]
     pub source: std::net::IpAddr,
     /// The form; absent: text for people.
+    #[arg(short, long, value_enum)]
+    pub output: Option<Form>,
+}
+
+/// `selvage status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// A directory in which `selvage up` runs.
+    pub dir: Option<PathBuf>,
+    /// A controller's metrics port.
+    #[arg(long, value_name = "http://HOST:PORT", conflicts_with = "dir")]
+    pub url: Option<String>,
+    /// The form; absent: a table for people.
     #[arg(short, long, value_enum)]
     pub output: Option<Form>,
 }

@@ -1,4 +1,4 @@
-//! The user's command line: up, render, check, explain.
+//! The user's command line: up, render, check, explain, status.
 //!
 //! Every command reads a directory in the same way ([`read`]); none of them decides anything about requests itself.
 
@@ -9,6 +9,7 @@ pub mod explain;
 pub mod output;
 pub mod read;
 pub mod render;
+pub mod status;
 pub mod up;
 
 use anyhow::Result;
@@ -42,6 +43,10 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
         }
         Command::Check(options) => check::run(options),
         Command::Explain(options) => explained(options),
+        Command::Status(options) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(status::run(options)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Launch(options) => match up::launch::run(options.parent, &options.command)? {},
         Command::Version(options) => {
             match options.output {

@@ -27,9 +27,10 @@ use children::Children;
 use proxies::Proxies;
 use publishing::Publishing;
 use say::{Say, Tone};
-use selvage_controller::publish::{Publication, Share};
+use selvage_controller::publish::Publication;
 use selvage_controller::world::Addresses;
 use selvage_controller::world::addresses::OCTETS;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -56,6 +57,8 @@ struct Up {
     children: Children,
     addresses: Addresses,
     roots: Vec<String>,
+    /// What was complained of last.
+    complaints: BTreeSet<String>,
 }
 
 /// Runs until it is told to end.
@@ -91,9 +94,9 @@ pub async fn run(options: &cli::Up) -> Result<ExitCode> {
             &format!("certificate made for the missing Secret {}/{} (clients may trust {})", secret.namespace, secret.name, root.display()),
         );
     }
-    let publishing = Publishing::start(wire, authority, &read.world.mesh().trust_domain)?;
+    let publishing = Publishing::start(wire, authority, &read.world.mesh().trust_domain).await?;
     let mut up = Up {
-        publication: publication(&read),
+        publication: Publication::from(&read.translation),
         proxies: Proxies::new(options, &place, say.clone()),
         children: Children::new(say.clone()).launched_by(std::env::current_exe().context("this program does not know where it is")?),
         place,
@@ -102,6 +105,7 @@ pub async fn run(options: &cli::Up) -> Result<ExitCode> {
         publishing,
         addresses,
         roots,
+        complaints: BTreeSet::new(),
     };
     let started = tokio::select! {
         started = up.start(&read) => started.map(|()| true),
@@ -146,7 +150,8 @@ impl Up {
     /// Follows edits until told to end.
     async fn serve(&mut self, read: &Read, options: &cli::Up, signals: &mut Signals) -> Result<()> {
         let mut watch = watch::Watch::start(&self.place.dir, &self.place.state).context("edits cannot be followed")?;
-        summary::keep(read, &self.place)?;
+        self.complain(read);
+        summary::keep(read, &self.place, self.publishing.status())?;
         self.say.tell(Tone::Plain, &summary::text(read, &self.place, &options.dir));
         loop {
             let said = tokio::select! {
@@ -176,7 +181,7 @@ impl Up {
             read.faults.iter().for_each(|fault| self.say.tell(Tone::Warning, &format!("  {fault}")));
             return;
         }
-        let publication = publication(&read);
+        let publication = Publication::from(&read.translation);
         let (specs, unrunnable) = processes::processes(&read.world, &self.place.dir);
         unrunnable.iter().for_each(|problem| self.say.tell(Tone::Warning, &problem.to_string()));
         let changed = changes(&self.publication, &publication);
@@ -195,7 +200,7 @@ impl Up {
             self.say.tell(Tone::Warning, &format!("{error:#}"));
         }
         self.children.run(specs).await;
-        if grown && let Err(error) = summary::keep(&read, &self.place) {
+        if grown && let Err(error) = summary::keep(&read, &self.place, self.publishing.status()) {
             self.say.tell(Tone::Warning, &format!("{error:#}"));
         }
         if changed == 0 {
@@ -208,6 +213,16 @@ impl Up {
             }
             lagging => self.say.tell(Tone::Warning, &format!("edit published, but not in force everywhere: {}", lagging.join(", "))),
         }
+        self.complain(&read);
+    }
+
+    /// Says what is not programmed or not enforced, once.
+    fn complain(&mut self, read: &Read) {
+        let complaints: BTreeSet<String> = selvage_controller::status::complaints(&self.publishing.statuses(read)).into_iter().collect();
+        for new in complaints.difference(&self.complaints) {
+            self.say.tell(Tone::Warning, new);
+        }
+        self.complaints = complaints;
     }
 
     fn publish(&self) {
@@ -261,19 +276,10 @@ fn octets(first: u8) -> impl Iterator<Item = u8> {
     (first..=*OCTETS.end()).chain(*OCTETS.start()..first)
 }
 
-fn publication(read: &Read) -> Publication {
-    let translation = &read.translation;
-    let share = |(proxy, keys): (&selvage_policy::Key, &std::collections::BTreeSet<selvage_policy::Key>)| {
-        let identities = translation.identities.get(proxy).cloned().into_iter().collect();
-        (proxy.clone(), Share { keys: keys.clone(), identities })
-    };
-    Publication { resources: translation.resources.clone(), shares: translation.views.iter().map(share).collect() }
-}
-
 /// How many Resources differ, come or go.
 fn changes(before: &Publication, after: &Publication) -> usize {
     let version = |publication: &Publication, key| publication.resources.get(key).map(|resource| resource.version.clone());
-    let keys: std::collections::BTreeSet<_> = before.resources.keys().chain(after.resources.keys()).collect();
+    let keys: BTreeSet<_> = before.resources.keys().chain(after.resources.keys()).collect();
     keys.into_iter().filter(|key| version(before, key) != version(after, key)).count()
 }
 

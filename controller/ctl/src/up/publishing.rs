@@ -1,13 +1,16 @@
 //! The publishing side of `up`: certificate authority, publisher and wire, which can be restarted while proxies serve on.
 
+use crate::read::Read;
 use anyhow::{Context, Result};
 use selvage_config::resource::Secret;
 use selvage_config::wire::client::{Options as WireOptions, Text};
 use selvage_config::wire::server::{Limits, Server};
 use selvage_controller::ca::Authority;
-use selvage_controller::publish::{Publication, Publisher, ServerCertificate, Tokens, server_identity};
+use selvage_controller::publish::{Publication, Publisher, ServerCertificate, Tokens, Why, server_identity};
+use selvage_controller::status::{self, Published};
+use selvage_controller::translate::Status;
 use selvage_policy::{Key, TrustDomain};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +23,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The shortest and the longest wait of a proxy before it tries again: on a laptop nobody is stormed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Where `selvage status` is answered, at the wire's address: a controller's metrics port.
+const STATUS_PORT: u16 = 15420;
 
 /// The publishing side.
 pub struct Publishing {
@@ -39,16 +45,23 @@ struct Serving {
 
 impl Publishing {
     /// Serves the wire on a socket that is bound already.
-    pub fn start(listener: TcpListener, authority: Arc<Authority>, trust_domain: &TrustDomain) -> Result<Self> {
+    pub async fn start(listener: TcpListener, authority: Arc<Authority>, trust_domain: &TrustDomain) -> Result<Self> {
         let address = listener.local_addr().context("the wire's socket has no address")?;
         let certificate = ServerCertificate::new(&authority, trust_domain).context("the publisher gets no certificate")?;
         let tokens = Arc::default();
         let mut new = Self { address, trust_domain: trust_domain.clone(), authority, certificate, tokens, present: None };
-        new.serve(listener);
+        new.serve(listener).await?;
         Ok(new)
     }
 
-    fn serve(&mut self, listener: TcpListener) {
+    /// Where `selvage status` reads.
+    pub fn status(&self) -> SocketAddr {
+        SocketAddr::new(self.address.ip(), STATUS_PORT)
+    }
+
+    async fn serve(&mut self, listener: TcpListener) -> Result<()> {
+        let page =
+            TcpListener::bind(self.status()).await.with_context(|| format!("cannot listen on {} for `selvage status`", self.status()))?;
         let stop = CancellationToken::new();
         let publisher = Publisher::new(self.authority.clone());
         let limits = Limits { spread: Duration::from_millis(100), ..Limits::default() };
@@ -60,7 +73,21 @@ impl Publishing {
             }
         };
         let keep = self.certificate.clone().keep(self.authority.clone(), stop.clone());
-        self.present = Some(Serving { publisher, stop, tasks: vec![tokio::spawn(serve), tokio::spawn(keep)] });
+        let status = status::serve(page, publisher.clone(), stop.clone());
+        let status = async move {
+            if let Err(error) = status.await {
+                tracing::warn!(%error, "`selvage status` is not answered any more");
+            }
+        };
+        self.present = Some(Serving { publisher, stop, tasks: vec![tokio::spawn(serve), tokio::spawn(keep), tokio::spawn(status)] });
+        Ok(())
+    }
+
+    /// What is said of each object now.
+    pub fn statuses(&self, read: &Read) -> BTreeMap<Key, Status> {
+        let Some(serving) = &self.present else { return read.translation.statuses.clone() };
+        let addresses = read.translation.views.keys().filter(|view| read.address(view).is_some()).cloned().collect();
+        status::complete(&read.translation, &Published { publisher: &serving.publisher, addresses: &addresses })
     }
 
     /// How a proxy reaches it.
@@ -87,9 +114,9 @@ impl Publishing {
         let lagging = || {
             let keys = publication.resources.keys();
             let lags = keys.flat_map(|key| {
-                serving.publisher.delivery(key).lagging.into_iter().map(move |lag| match lag.rejected {
-                    Some(reason) => format!("{} rejects {key}: {reason}", lag.proxy),
-                    None => format!("{} has not answered", lag.proxy),
+                serving.publisher.delivery(key).lagging.into_iter().map(move |lag| match lag.why {
+                    Why::Rejected(reason) => format!("{} rejects {key}: {reason}", lag.proxy),
+                    Why::Pending | Why::Absent => format!("{} has not answered", lag.proxy),
                 })
             });
             lags.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
@@ -113,7 +140,7 @@ impl Publishing {
         self.end().await;
         let socket =
             TcpListener::bind(self.address).await.with_context(|| format!("the wire's address {} was taken meanwhile", self.address))?;
-        self.serve(socket);
+        self.serve(socket).await?;
         self.publish(publication);
         Ok(())
     }

@@ -9,7 +9,7 @@ use selvage_proxy::admin::Address;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// `.selvage/up.json`.
@@ -17,6 +17,9 @@ use std::path::Path;
 #[serde(rename_all = "camelCase")]
 struct Running {
     pid: u32,
+    /// Where `selvage status` reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<String>,
     gateways: BTreeMap<String, IpAddr>,
     workloads: BTreeMap<String, Workload>,
 }
@@ -46,13 +49,13 @@ fn running(read: &Read) -> Running {
         let (mesh, local) = (addresses.sidecar(pod)?.into(), addresses.process(pod)?.into());
         Some((shown(pod), Workload { mesh, local, services: services(pod) }))
     });
-    Running { pid: std::process::id(), gateways: gateways.collect(), workloads: workloads.collect() }
+    Running { pid: std::process::id(), status: None, gateways: gateways.collect(), workloads: workloads.collect() }
 }
 
 /// Writes `.selvage/up.json`, replacing it at once.
-pub fn keep(read: &Read, place: &Place) -> Result<()> {
+pub fn keep(read: &Read, place: &Place, status: SocketAddr) -> Result<()> {
     let (path, new) = (place.state.join("up.json"), place.state.join("up.json.new"));
-    let text = serde_json::to_string_pretty(&running(read))?;
+    let text = serde_json::to_string_pretty(&Running { status: Some(format!("http://{status}")), ..running(read) })?;
     std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path)).with_context(|| format!("cannot write {}", path.display()))
 }
 
