@@ -32,7 +32,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The namespace of the platform.
 pub const SYSTEM: &str = "selvage-system";
 
-/// Callers that are no part of the bookshop. `guest` has a sidecar, `stranger` has none; `library` is a bookshop's catalogue without one.
+/// Who is no part of the bookshop: `guest` calls from behind a sidecar, `stranger` without one; `bell` is a TCP application with a sidecar,
+/// `library` a bookshop's catalogue without.
 /// `guest` also mounts a token of its own for the controller, as anybody may who can write a pod.
 const CALLERS: &str = include_str!("callers.yaml");
 

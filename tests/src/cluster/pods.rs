@@ -74,18 +74,21 @@ pub fn pods(namespace: &str, labels: &str) -> Vec<Pod> {
     all.filter(|pod| !pod.is_leaving()).collect()
 }
 
-/// Kills the process of a container, with no chance to say goodbye, and waits until it runs again.
-pub fn crash(of: &Pod, container: &str) {
-    let before = of.restarts(container);
-    let id =
-        of.container_status(container).and_then(|status| status["containerID"].as_str()).map(|id| id.trim_start_matches("containerd://"));
-    let id = id.unwrap_or_else(|| panic!("{} has no running container {container}", of.name));
-    let killed = Command::new("ctr").args(["tasks", "kill", "--signal", "SIGKILL", id]).output().expect("ctr is there");
-    assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
-    eventually(&format!("{container} of {} runs again", of.name), || {
-        let now = pod(&of.namespace, &of.name);
-        (now.restarts(container) > before && now.is_ready()).then_some(())
-    });
+/// Kills a container of these pods, all at once and with no chance to say goodbye, and waits until each runs again and is ready.
+pub fn crash(all: &[Pod], container: &str) {
+    for one in all {
+        let status = one.container_status(container);
+        let id = status.and_then(|status| status["containerID"].as_str()).map(|id| id.trim_start_matches("containerd://"));
+        let id = id.unwrap_or_else(|| panic!("{} has no running container {container}", one.name));
+        let killed = Command::new("ctr").args(["tasks", "kill", "--signal", "SIGKILL", id]).output().expect("ctr is there");
+        assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
+    }
+    for one in all {
+        eventually(&format!("{container} of {} runs again", one.name), || {
+            let now = pod(&one.namespace, &one.name);
+            (now.restarts(container) > one.restarts(container) && now.is_ready()).then_some(())
+        });
+    }
 }
 
 /// Deletes a pod without waiting.

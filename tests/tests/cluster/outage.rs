@@ -3,6 +3,9 @@
 use selvage_tests::cluster::{Cluster, Load, SYSTEM, crash, eventually, json, kubectl, pods};
 use std::time::Duration;
 
+/// The proxies of the bookshop's Gateway.
+const EDGE: &str = "gateway.networking.k8s.io/gateway-name=public";
+
 /// The controller scaled away, until it is dropped.
 struct Away(u64);
 
@@ -46,15 +49,9 @@ async fn without_their_controller_proxies_serve_and_come_back_from_what_they_had
     let away = Away::new();
     let tally = load.end().await;
     tally.expect_no_failure(50);
-    // The sidecar of every catalogue, then the edge: killed, and back with the controller still away. Meanwhile others of its kind may
-    // be asked in vain, so this is not under load.
-    for pod in pods("bookshop", "app=catalogue") {
-        crash(&pod, "selvage-proxy");
-    }
-    for pod in pods("bookshop", "gateway.networking.k8s.io/gateway-name=public") {
-        let container = pod.object["spec"]["containers"][0]["name"].as_str().expect("a name").to_string();
-        crash(&pod, &container);
-    }
+    // The sidecars of the catalogue, then the edge: all killed at once, and back with the controller still away.
+    crash(&pods("bookshop", "app=catalogue"), "selvage-proxy");
+    crash(&pods("bookshop", EDGE), "selvage-gateway");
     let answer = cluster.edge().get("/books/2").await.expect(200).json();
     assert_eq!(answer["answer"]["seen"]["selvage-principal"], super::identity("storefront"), "its certificate came back too");
     let refused = cluster.edge().get("/orders/17").await.expect(403).json();

@@ -84,7 +84,7 @@ fn plain_peers_are_served_in_permissive_mode_and_refused_in_strict() {
         let _strict = Strict::on();
         let said = cluster.call("outside/stranger", service, "/books/2");
         assert_eq!(said["body"]["reason"], "mesh_required", "{said}");
-        let bell = pod("bookshop", "guest").at(7000).to_string();
+        let bell = pod("bookshop", "bell").at(7000).to_string();
         let said = cluster.caller("outside/stranger", &["say", &bell, "hello"]);
         assert!(said["error"].is_string(), "plain TCP is let in: {said}");
         // The mesh itself goes on, the edge included.
@@ -119,12 +119,23 @@ fn destinations_outside_the_mesh_pass_through() {
 #[ignore = "needs the test cluster: make e2e"]
 fn opaque_tcp_passes_two_sidecars() {
     let cluster = Cluster::ready();
-    let bell = pod("bookshop", "guest").at(7000).to_string();
+    let bell = pod("bookshop", "bell").at(7000).to_string();
     for from in ["bookshop/guest", "outside/stranger"] {
         for to in ["bell.bookshop:7000", &bell] {
             let said = cluster.caller(from, &["say", to, "ding dong"]);
             assert_eq!(said["text"], "DING DONG", "{from} to {to}: {said}");
         }
+    }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_pod_reaches_itself_as_others_do() {
+    let cluster = Cluster::ready();
+    let own = pod("bookshop", "bell").at(7000).to_string();
+    for to in ["bell:7000", &own] {
+        let said = cluster.caller("bookshop/bell", &["say", to, "anybody home"]);
+        assert_eq!(said["text"], "ANYBODY HOME", "{to}: {said}");
     }
 }
 
