@@ -219,7 +219,17 @@ impl Cluster {
         tasks.spawn(webhook::serve(self.webhooks, Arc::new(webhooks_tls), webhooks, stop.clone()));
         *self.look.wire.write() = Some(server.clone());
         tracing::info!(address = ?self.wire.local_addr().ok(), "proxies are served");
-        let served = server.serve(self.wire, certificate.tls()).await.context("the wire is not served any more");
+        let serving = server.serve(self.wire, certificate.tls());
+        tokio::pin!(serving);
+        let served = loop {
+            tokio::select! {
+                served = &mut serving => break served.context("the wire is not served any more"),
+                // At the end they may go before the wire does; otherwise none ends by itself.
+                Some(ended) = tasks.join_next() => if !stop.is_cancelled() {
+                    break Err(ended.err().map_or_else(|| anyhow::anyhow!("a part ended"), anyhow::Error::from));
+                },
+            }
+        };
         if !stop.is_cancelled() {
             tasks.shutdown().await;
         }

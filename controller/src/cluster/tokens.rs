@@ -215,7 +215,7 @@ impl PodTokens {
         let answer = match self.ask(token).await {
             Ok(answer) => answer,
             Err(problem) => {
-                let known = self.recall(&hash, now, STALE).map(Ok).or_else(|| Some(self.offline(token, peer, now)?));
+                let known = self.recall(&hash, now, STALE).map(Ok).or_else(|| self.offline(token, peer, now));
                 return known.unwrap_or(Err(TokenError::Unreachable { peer, problem }));
             }
         };

@@ -121,9 +121,11 @@ impl Turn {
                 biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(next), if dirty => {
+                    let begun = Instant::now();
                     judged = self.turn().await;
                     dirty = false;
-                    next = Instant::now() + INTERVAL;
+                    // Never more than half of the time is spent on it, however large the World is.
+                    next = Instant::now() + INTERVAL.max(begun.elapsed());
                 }
                 event = self.events.recv() => {
                     let Some(event) = event else { return };

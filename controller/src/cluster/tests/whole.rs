@@ -18,8 +18,9 @@ const SETTINGS: &str = r#"{
 const MESH_CONFIGS: &str = "/apis/selvage.dev/v1alpha1/meshconfigs";
 
 /// A controller that runs against an API server in this process.
-struct Controller {
-    api: Api,
+pub struct Controller {
+    pub api: Api,
+    pub wire: SocketAddr,
     health: SocketAddr,
     stop: CancellationToken,
     running: JoinHandle<anyhow::Result<()>>,
@@ -36,7 +37,7 @@ fn free() -> SocketAddr {
 }
 
 impl Controller {
-    fn start(api: &Api) -> Self {
+    pub fn start(api: &Api) -> Self {
         let (wire, health, metrics) = (free(), free(), free());
         let settings = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(settings.path(), SETTINGS).expect("written");
@@ -56,7 +57,7 @@ impl Controller {
             let _settings = settings;
             run(&options, client, told).await
         });
-        Self { api: api.clone(), health, stop, running }
+        Self { api: api.clone(), wire, health, stop, running }
     }
 
     async fn answer(&self, path: &str) -> (u16, String) {
@@ -72,7 +73,7 @@ impl Controller {
         (code, text.split_once("\r\n\r\n").map(|(_, body)| body.to_string()).unwrap_or_default())
     }
 
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         for _ in 0..1000 {
             if self.answer("/readyz").await.0 == 200 {
                 return;
@@ -89,7 +90,7 @@ impl Controller {
         until(&format!("{plural} {name} {pointer} is {expected}"), || present() == Some(json!(expected))).await;
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.stop.cancel();
         self.running.await.expect("it did not panic").expect("it ended in order");
     }
@@ -108,7 +109,7 @@ fn route(name: &str, spec: Value) -> Value {
 }
 
 /// A small shop, as others have made it.
-fn shop() -> Api {
+pub fn shop() -> Api {
     let api = Api::new();
     for name in ["shop", "selvage-system"] {
         api.put("/api/v1/namespaces", json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }));
