@@ -231,11 +231,6 @@ impl Source for Publisher {
         Some(views.entry(node.uid.clone()).or_insert_with(first).subscribe())
     }
 
-    /// A proxy may come before the World that it is part of is translated.
-    fn serves(&self, node: &Node) -> bool {
-        self.state.lock().shares.contains_key(&node.uid)
-    }
-
     fn find(&self, node: &Node, subject: &Subject) -> Vec<Key> {
         let state = self.state.lock();
         if !state.shares.contains_key(&node.uid) {

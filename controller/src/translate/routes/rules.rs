@@ -15,8 +15,8 @@ use selvage_policy::mesh::PathHandling;
 use selvage_policy::{Key, duration};
 
 /// Makes rules.
-pub(super) struct Maker<'a> {
-    pub facts: &'a Facts<'a>,
+pub(super) struct Maker<'f, 'a> {
+    pub facts: &'f Facts<'a>,
     pub paths: PathHandling,
 }
 
@@ -52,7 +52,7 @@ impl Rules {
     }
 }
 
-impl Maker<'_> {
+impl Maker<'_, '_> {
     pub(super) fn rules(&self, route: &Object<Route>) -> Rules {
         let mut rules = Rules { count: route.spec.rules.len(), ..Rules::default() };
         // Mesh routes say how something is reached that is reachable anyway: only what a Gateway shows to the outside needs a grant (GEP-1294).
