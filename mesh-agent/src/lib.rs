@@ -1,25 +1,27 @@
-//! The sidecar: composition of a proxy that stands beside one workload.
+//! The sidecar: composition of a proxy that stands beside one workload, and what captures that workload's traffic for it.
 //!
-//! It is the proxy of `selvage-proxy` and nothing else: that it accepts for its workload and calls on its
-//! behalf stands in its Resources. Capture of a pod's traffic joins it with Kubernetes.
+//! The proxy is that of `selvage-proxy` and nothing else: that it accepts for its workload and calls on its behalf stands in its Resources.
 
-use clap::Parser;
+pub mod init;
+
+use clap::{Args, Parser, Subcommand};
+use init::Init;
+use selvage_config::ports::{ADMIN, HEALTH, METRICS};
 use selvage_proxy::admin::Address;
+use selvage_proxy::probe::Probes;
 pub use selvage_proxy::program::access_log;
-use selvage_proxy::program::{Command, EXIT_CODES};
+use selvage_proxy::program::{self, Check, EXIT_CODES, Program};
 use selvage_proxy::proxy::ProxyOptions;
 pub use selvage_proxy::running::{Feed, RunError, Running, Windows};
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Where `/healthz` and `/readyz` are answered.
-pub const HEALTH_PORT: u16 = 15315;
-/// Where `/metrics` is answered.
-pub const METRICS_PORT: u16 = 15320;
-/// Where `/config` and `/status` are answered, on loopback.
-pub const ADMIN_PORT: u16 = 15390;
+/// Longer than that of an edge: a sidecar is told to end when its application has ended, so what is still under way (another container's last words)
+/// has nobody else, and who sends to it has heard of the end from the application.
+const SIDECAR: Program = Program { name: "mesh-agent", lame_duck: Duration::ZERO, drain: Duration::from_secs(60) };
 
-/// Selvage's sidecar proxy: stands beside a workload, from a resource file, without a controller.
+/// Selvage's sidecar: captures a pod's traffic, and stands beside its workload as a proxy.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-agent", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub struct Cli {
@@ -28,15 +30,49 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// What it can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Capture the pod's TCP traffic: as an init container, with the capability NET_ADMIN
+    ///
+    /// Installs the rules in the network namespace it runs in, reads them back and proves by a connection that they work. Fails otherwise, so
+    /// that no pod runs uncaptured by accident. Running it again replaces its own rules and touches no others.
+    Init(Init),
+    /// Run a sidecar from a resource file (what `selvage render` writes) or from its controller, following changes
+    ///
+    /// A change that cannot be used is refused with its error and what was in force stays. SIGTERM and Ctrl-C drain: no new connections,
+    /// and requests under way finish.
+    Run(Box<Run>),
+    /// Say whether a resource file could be put in force
+    Check(Check),
+}
+
+/// `run`
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// As of every proxy.
+    #[command(flatten)]
+    pub proxy: program::Run,
+    /// The application's own probes, which the kubelet asks for on the health port: a JSON object of paths and probes.
+    #[arg(long, value_name = "JSON", env = "SELVAGE_PROBES", default_value = "")]
+    pub probes: Probes,
+}
+
 /// The program.
 pub fn main() -> ExitCode {
-    selvage_proxy::program::main("mesh-agent", &Cli::parse().command)
+    let command = Cli::parse().command;
+    program::begin();
+    program::end(match command {
+        Command::Init(options) => options.run().map_err(|error| error.to_string()),
+        Command::Run(options) => program::run(SIDECAR, &options.proxy, options.probes),
+        Command::Check(options) => program::check(&options),
+    })
 }
 
 /// A sidecar in this process, for `selvage up`: its ports to look into it are on its mesh address.
 pub async fn start(name: &str, address: IpAddr, threads: u16, access_log: &str, feed: Feed) -> Result<Running, RunError> {
     let at = |port| Some(Address::Tcp((address, port).into()));
-    let windows = Windows { health: at(HEALTH_PORT), metrics: at(METRICS_PORT), admin: at(ADMIN_PORT) };
+    let windows = Windows { health: at(HEALTH), metrics: at(METRICS), admin: at(ADMIN), ..Windows::default() };
     let access = self::access_log(access_log);
     Running::start(&ProxyOptions { name: name.into(), threads: threads.into(), access, ..ProxyOptions::default() }, &windows, feed).await
 }

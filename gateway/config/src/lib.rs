@@ -9,6 +9,7 @@
 pub mod attach;
 pub mod file;
 pub mod last_good;
+pub mod ports;
 pub mod resource;
 pub mod wire;
 

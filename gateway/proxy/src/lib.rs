@@ -19,6 +19,7 @@ pub mod l4;
 pub mod net;
 pub mod observe;
 pub mod permit;
+pub mod probe;
 pub mod program;
 pub mod proxy;
 pub mod running;

@@ -1,55 +1,78 @@
-//! The command line that the programs of both roles share: run a proxy from a resource file alone, or check such a file.
+//! The command line that the programs of both roles share: run a proxy from a resource file or from its controller, or check such a file.
+
+mod wire;
 
 use crate::admin::Address;
 use crate::observe::access::Sink;
+use crate::probe::Probes;
 use crate::proxy::ProxyOptions;
 use crate::running::{Feed, Running, Windows};
 use crate::snapshot::{Live, Snapshot};
-use clap::{Args, Subcommand};
-use selvage_config::VersionKey;
+use clap::Args;
+use selvage_config::{VersionKey, ports};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+pub use wire::Wire;
 
-/// What both programs can do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Run a proxy from a resource file (what `selvage render` writes), following its changes
-    ///
-    /// A change that cannot be used is refused with its error and what was in force stays. SIGTERM and Ctrl-C drain: no new connections,
-    /// and requests under way finish.
-    Run(Run),
-    /// Say whether a resource file could be put in force
-    Check(Check),
+/// A program, with what its composition settles.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// For threads and logs.
+    pub name: &'static str,
+    /// From the word to end until no new connections are taken, under a controller: readiness must get round first.
+    pub lame_duck: Duration,
+    /// How long requests under way may take then.
+    pub drain: Duration,
 }
 
 /// `run`
 #[derive(Clone, Debug, Args)]
 pub struct Run {
-    /// The resource file; private keys are read from the file beside it (proxy.yaml, proxy.secrets.yaml).
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Where /config, /status, /metrics and health are answered: loopback, or unix:PATH.
+    /// Where the proxy's Resources come from.
+    #[command(flatten)]
+    pub source: Source,
+    /// How the controller is reached.
+    #[command(flatten)]
+    pub wire: Wire,
+    /// Where /config, /status, /metrics and health are answered: loopback, or unix:PATH; with --controller 127.0.0.1:15390.
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Address>,
-    /// Where /healthz and /readyz are answered.
+    /// Where /healthz and /readyz are answered; with --controller 0.0.0.0:15315.
     #[arg(long, value_name = "ADDRESS")]
     pub health: Option<Address>,
-    /// Where /metrics is answered.
+    /// Where /metrics is answered; with --controller 0.0.0.0:15320.
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<Address>,
     /// Worker threads.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, env = "SELVAGE_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
     /// Where the access log goes: `off`, `-` for standard output, or a file.
-    #[arg(long, value_name = "WHERE", default_value = "-")]
+    #[arg(long, value_name = "WHERE", env = "SELVAGE_ACCESS_LOG", default_value = "-")]
     pub access_log: String,
-    /// How long requests under way may take once it is told to end, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub drain: u64,
+    /// Once told to end: how long new connections are still taken, in seconds, so that everybody hears of it first.
+    #[arg(long, value_name = "SECONDS")]
+    pub lame_duck: Option<u64>,
+    /// Then: how long requests under way may take, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub drain: Option<u64>,
+}
+
+/// Exactly one of them.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Source {
+    /// A resource file; private keys are read from the file beside it (proxy.yaml, proxy.secrets.yaml).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The controller.
+    #[arg(long, value_name = "HOST:PORT", env = "SELVAGE_CONTROLLER", value_parser = wire::host_and_port, requires = "controller_name")]
+    pub controller: Option<String>,
 }
 
 /// `check`
@@ -65,6 +88,31 @@ impl Run {
     fn proxy(&self, name: &str) -> ProxyOptions {
         ProxyOptions { name: name.into(), threads: self.threads.into(), access: access_log(&self.access_log), ..ProxyOptions::default() }
     }
+
+    fn feed(&self) -> Result<Feed, String> {
+        match (&self.source.controller, &self.source.config) {
+            (Some(controller), None) => Ok(self.wire.feed(controller)),
+            (None, Some(file)) => Ok(Feed::File(file.clone())),
+            _ => Err("give exactly one of --config and --controller".into()),
+        }
+    }
+
+    /// In a cluster everybody knows where to look; elsewhere only what is asked for is opened.
+    fn windows(&self, probes: Probes) -> Windows {
+        let usual = |ip: Ipv4Addr, port| self.source.controller.as_ref().map(|_| Address::Tcp((ip, port).into()));
+        Windows {
+            health: self.health.clone().or_else(|| usual(Ipv4Addr::UNSPECIFIED, ports::HEALTH)),
+            metrics: self.metrics.clone().or_else(|| usual(Ipv4Addr::UNSPECIFIED, ports::METRICS)),
+            admin: self.admin.clone().or_else(|| usual(Ipv4Addr::LOCALHOST, ports::ADMIN)),
+            probes: Arc::new(probes),
+        }
+    }
+
+    /// On a laptop nobody has to hear of the end first.
+    fn lame_duck(&self, program: Program) -> Duration {
+        let usual = if self.source.controller.is_some() { program.lame_duck } else { Duration::ZERO };
+        self.lame_duck.map_or(usual, Duration::from_secs)
+    }
 }
 
 /// Where an access log goes, as options say it: `off`, `-`, or a file.
@@ -77,46 +125,70 @@ pub fn access_log(text: &str) -> Sink {
 }
 
 /// The help at the end of both programs.
-pub const EXIT_CODES: &str = "Exit codes: 0 ended in order, or the file can be used; 1 failed, or it cannot; 2 wrong usage.";
+pub const EXIT_CODES: &str = "Exit codes: 0 ended in order, or what was asked for is done; 1 failed; 2 wrong usage.";
 
-/// Does what was asked, on a runtime of its own.
-pub fn main(name: &str, command: &Command) -> ExitCode {
+/// Begins to log to standard error. To be called once, first.
+pub fn begin() {
     crate::tls::install_default();
     let logs = tracing_subscriber::EnvFilter::try_from_env("SELVAGE_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().json().with_env_filter(logs).with_writer(std::io::stderr).init();
-    let outcome = match command {
-        Command::Check(options) => check(options),
-        Command::Run(options) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(run(name, options)),
-            Err(error) => Err(format!("no runtime can be started: {error}")),
-        },
-    };
+}
+
+/// Says how it ended.
+pub fn end(outcome: Result<(), String>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error, "the proxy does not run");
+            tracing::error!(error, "failed");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(name: &str, options: &Run) -> Result<(), String> {
+/// Runs a proxy on a runtime of its own until it is told to end.
+pub fn run(program: Program, options: &Run, probes: Probes) -> Result<(), String> {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(serve(program, options, probes)),
+        Err(error) => Err(format!("no runtime can be started: {error}")),
+    }
+}
+
+async fn serve(program: Program, options: &Run, probes: Probes) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()).map_err(text)?, signal(SignalKind::interrupt()).map_err(text)?);
-    let windows = Windows { health: options.health.clone(), metrics: options.metrics.clone(), admin: options.admin.clone() };
-    let running =
-        Running::start(&options.proxy(name), &windows, Feed::File(options.config.clone())).await.map_err(|error| error.to_string())?;
-    tracing::info!(config = %options.config.display(), "the proxy runs");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    let cut = running.end(Duration::from_secs(options.drain)).await;
+    let mut told = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let (proxy, windows, feed) = (options.proxy(program.name), options.windows(probes), options.feed()?);
+    let running = tokio::select! {
+        running = Running::start(&proxy, &windows, feed) => running.map_err(|error| error.to_string())?,
+        () = told() => return Ok(()),
+    };
+    tracing::info!(program = program.name, "the proxy runs");
+    told().await;
+    let (lame_duck, drain) = (options.lame_duck(program), options.drain.map_or(program.drain, Duration::from_secs));
+    running.leave();
+    tracing::info!(?lame_duck, ?drain, "the proxy was told to end");
+    // Who asks a second time does not want to wait.
+    let cut = tokio::select! {
+        cut = async {
+            sleep(lame_duck).await;
+            running.end(drain).await
+        } => cut,
+        () = told() => {
+            tracing::warn!("told to end again: ending at once");
+            return Ok(());
+        }
+    };
     tracing::info!(cut, "the proxy has ended");
     Ok(())
 }
 
-fn check(options: &Check) -> Result<(), String> {
+/// Says whether a resource file could be put in force.
+pub fn check(options: &Check) -> Result<(), String> {
     let resources = selvage_config::file::read(&options.config, &VersionKey::random()).map_err(|error| error.to_string())?;
     let resources: BTreeMap<_, _> = resources.into_iter().map(|(key, resource)| (key, Arc::new(resource))).collect();
     let (_, rejected) = Snapshot::compile(&Snapshot::empty(), &resources, &Live::default());

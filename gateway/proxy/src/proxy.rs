@@ -189,9 +189,14 @@ impl Proxy {
         self.open.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Takes back that it is ready, and goes on serving: the first step of an end that nobody notices.
+    pub fn leave(&self) {
+        self.ready.send_replace(false);
+    }
+
     /// Ends it in order: what is under way may finish until the deadline. Returns how many connections had to be cut off.
     pub async fn drain(&self, deadline: Duration) -> usize {
-        self.ready.send_replace(false);
+        self.leave();
         self.shared.closing.drain();
         let end = Instant::now() + deadline;
         while self.connections() > 0 && Instant::now() < end {

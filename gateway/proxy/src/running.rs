@@ -14,6 +14,7 @@ use crate::feed::{Readiness, Store};
 use crate::identity::Life;
 use crate::net::sockets::Status as Sockets;
 use crate::observe::{Metrics, access::rfc3339};
+use crate::probe::Probes;
 use crate::proxy::{Proxy, ProxyOptions, StartError};
 use crate::snapshot::Live;
 use crate::{explain, state::clock};
@@ -21,10 +22,12 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use selvage_config::last_good::LastGood;
 use selvage_config::resource::CoreKind;
+use selvage_config::resource::listener::Bind;
 use selvage_config::wire::client::Options as WireOptions;
 use selvage_config::{CertificateSpec, Resource};
 use selvage_policy::Key;
 use serde::Deserialize;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -56,6 +59,8 @@ pub struct Windows {
     pub metrics: Option<Address>,
     /// Everything; loopback or a Unix socket only.
     pub admin: Option<Address>,
+    /// Probes of the application beside it, answered where health is.
+    pub probes: Arc<Probes>,
 }
 
 /// Why a proxy does not run.
@@ -99,8 +104,13 @@ impl Running {
             }
         };
         let proxy = Proxy::start(options, store.snapshot(), store.changes())?;
-        let watched: Arc<dyn Watched> =
-            Arc::new(Look { store: store.clone(), sockets: proxy.status(), ready: proxy.ready(), metrics: proxy.metrics() });
+        let watched: Arc<dyn Watched> = Arc::new(Look {
+            store: store.clone(),
+            sockets: proxy.status(),
+            ready: proxy.ready(),
+            metrics: proxy.metrics(),
+            probes: windows.probes.clone(),
+        });
         let mut servers = Vec::new();
         for (address, serves) in [(&windows.health, Serves::Health), (&windows.metrics, Serves::Metrics), (&windows.admin, Serves::Admin)] {
             if let Some(address) = address {
@@ -153,6 +163,11 @@ impl Running {
         }
     }
 
+    /// Says that it is going away and serves on: who looks at `/readyz` sends no more, everybody else is still served.
+    pub fn leave(&self) {
+        self.proxy.leave();
+    }
+
     /// Ends it in order: unready, no new connections, requests under way finish until the deadline. How many connections were cut off.
     pub async fn end(self, deadline: Duration) -> usize {
         let cut = self.proxy.drain(deadline).await;
@@ -163,19 +178,25 @@ impl Running {
     }
 }
 
-/// Answers a question of the controller about a request: `{"listener": KEY, "request": …}`.
+/// Answers a question of the controller about a request: `{"listener": KEY, "request": …}`, or `"address": [BIND, DESTINATION]` in place of a listener.
 fn answering(store: Arc<Store>) -> crate::feed::wire::Explain {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Question {
-        listener: Key,
+        listener: Option<Key>,
+        address: Option<(Bind, SocketAddr)>,
         request: explain::Described,
     }
     Arc::new(move |question| {
         let Ok(question) = serde_json::from_value::<Question>(question) else { return serde_json::Value::Null };
+        let at = match (question.listener, question.address) {
+            (Some(listener), None) => explain::At::Listener(listener),
+            (None, Some((bind, destination))) => explain::At::Address(bind, destination),
+            _ => return serde_json::Value::Null,
+        };
         let moment = explain::Moment { now: clock::now(), wall: SystemTime::now() };
         let snapshot = store.snapshot().load_full();
-        let explanation = explain::explain(&snapshot, &explain::At::Listener(question.listener), &question.request, moment);
+        let explanation = explain::explain(&snapshot, &at, &question.request, moment);
         serde_json::to_value(explanation).unwrap_or_default()
     })
 }
@@ -213,12 +234,19 @@ struct Look {
     sockets: watch::Receiver<Sockets>,
     ready: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
+    probes: Arc<Probes>,
 }
 
 impl Watched for Look {
     fn health(&self) -> Health {
         let mut missing = self.store.readiness().borrow().missing.clone();
-        missing.extend(failures(&self.sockets.borrow()));
+        let sockets = self.sockets.borrow();
+        // Until those of the first configuration have been opened, none is there.
+        if missing.is_empty() && sockets.generation == 0 {
+            missing.push("sockets".into());
+        }
+        missing.extend(failures(&sockets));
+        drop(sockets);
         Health { missing, draining: !*self.ready.borrow() }
     }
 
@@ -260,5 +288,9 @@ impl Watched for Look {
         }
         // Rendering fails only where two metrics share a name, which starting the proxy has ruled out.
         self.metrics.render().unwrap_or_default()
+    }
+
+    fn probes(&self) -> Arc<Probes> {
+        self.probes.clone()
     }
 }

@@ -85,7 +85,7 @@ pub fn text(read: &Read, place: &Place, dir: &Path) -> String {
     for (name, workload) in &running.workloads {
         let _ = writeln!(text, "Pod      {name:<24} sidecar {}, process {}", workload.mesh, workload.local);
     }
-    let admin = running.gateways.values().next().map(|address| Address::Tcp((*address, selvage_gateway::ADMIN_PORT).into()));
+    let admin = running.gateways.values().next().map(|address| Address::Tcp((*address, selvage_config::ports::ADMIN).into()));
     if let Some(admin) = admin {
         let _ = writeln!(text, "Look in  http://{admin}/status, /config, /metrics, and the same of each sidecar");
     }

@@ -109,6 +109,14 @@ pub(super) fn answer(serves: Serves, over: Over, watched: &dyn Watched, method: 
     }
 }
 
+/// What the application's probe says.
+pub(super) fn probed(outcome: Result<(), String>) -> Answer {
+    match outcome {
+        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Err(problem) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{problem}\n")),
+    }
+}
+
 fn readiness(health: &Health) -> Answer {
     if health.draining {
         text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")

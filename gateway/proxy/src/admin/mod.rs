@@ -1,7 +1,7 @@
 //! Small HTTP servers to look into a proxy: health, metrics, and what it is told.
 //!
 //! ```text
-//! health   /healthz /readyz            for the kubelet
+//! health   /healthz /readyz /probe/…   for the kubelet
 //! metrics  /metrics                    for Prometheus
 //! admin    /config /status and those   for its operator: loopback or a Unix socket, Host checked, read-only
 //! ```
@@ -16,6 +16,7 @@ mod tests;
 pub use answer::{Certificate, Health, Listening, Rejected, Status};
 pub use server::{AdminError, Server};
 
+use crate::probe::Probes;
 use selvage_config::Resource;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 /// What a server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serves {
-    /// `/healthz`, `/readyz`.
+    /// `/healthz`, `/readyz`, `/probe/…`.
     Health,
     /// `/metrics`.
     Metrics,
@@ -59,6 +60,11 @@ pub trait Watched: Send + Sync + 'static {
 
     /// The metrics, in the text form of Prometheus.
     fn metrics(&self) -> Vec<u8>;
+
+    /// The probes of the application beside it.
+    fn probes(&self) -> Arc<Probes> {
+        Arc::default()
+    }
 }
 
 impl std::str::FromStr for Address {

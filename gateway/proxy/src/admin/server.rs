@@ -1,9 +1,11 @@
 //! A bounded HTTP/1.1 server: one request a connection, a few connections at once, little time for each.
 
-use super::answer::{Over, answer};
+use super::answer::{Over, answer, probed};
 use super::{Address, Serves, Watched};
+use crate::probe;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -11,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,7 +123,8 @@ async fn run(listener: Listener, serves: Serves, watched: Arc<dyn Watched>) {
         match &listener {
             Listener::Tcp(listener) => match listener.accept().await {
                 Ok((stream, _)) => connections.spawn(async move {
-                    serve(stream, serves, Over::Tcp, watched).await;
+                    let own = stream.local_addr().ok().map(|own| own.ip().to_canonical());
+                    serve(stream, serves, Over::Tcp, own, watched).await;
                     drop(place);
                 }),
                 Err(_) => {
@@ -130,7 +134,7 @@ async fn run(listener: Listener, serves: Serves, watched: Arc<dyn Watched>) {
             },
             Listener::Unix(listener, _) => match listener.accept().await {
                 Ok((stream, _)) => connections.spawn(async move {
-                    serve(stream, serves, Over::Unix, watched).await;
+                    serve(stream, serves, Over::Unix, None, watched).await;
                     drop(place);
                 }),
                 Err(_) => {
@@ -142,10 +146,21 @@ async fn run(listener: Listener, serves: Serves, watched: Arc<dyn Watched>) {
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, serves: Serves, over: Over, watched: Arc<dyn Watched>) {
+/// `own`: the address that was called, which is where the pod's application is too.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, serves: Serves, over: Over, own: Option<IpAddr>, watched: Arc<dyn Watched>) {
+    let probes = watched.probes();
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(serves, over, &*watched, request.method(), request.uri().path(), request.headers());
-        std::future::ready(Ok::<Response<Full<Bytes>>, Infallible>(response))
+        let (watched, probes) = (&watched, &probes);
+        async move {
+            let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+            let is_probe = serves == Serves::Health && path.starts_with(probe::PREFIX) && [Method::GET, Method::HEAD].contains(method);
+            let asked = match own.filter(|_| is_probe) {
+                Some(pod) => probes.ask(path, pod, headers.get(USER_AGENT)).await,
+                None => None,
+            };
+            let response = asked.map_or_else(|| answer(serves, over, &**watched, method, path, headers), probed);
+            Ok::<Response<Full<Bytes>>, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -154,5 +169,5 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, serves: Serves, over
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     // A client that went away or sent no HTTP is nobody's concern.
-    let _ = timeout(TIME, connection).await;
+    let _ = timeout(TIME + probes.longest(), connection).await;
 }
