@@ -10,6 +10,7 @@ use pingora_proxy::Session;
 use selvage_policy::list::Purpose;
 use selvage_policy::traffic::Settings;
 use selvage_policy::{Denial, Reason};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -74,14 +75,15 @@ fn prepare(session: &mut Session, ctx: &mut Context) -> Result<Option<(u16, Stri
             ctx.way = Way::Address(address);
             ctx.settings = settings;
         }
-        Next::Forward => choose(session, ctx)?,
+        Next::Forward => choose(session, ctx, None)?,
+        Next::Pinned(address) => choose(session, ctx, Some(address))?,
     }
     ctx.deadline = deadline(session, ctx).map(|left| ctx.began + left);
     Ok(None)
 }
 
 /// Picks the backend, once for the whole Exchange.
-fn choose(session: &Session, ctx: &mut Context) -> Result<(), Denial> {
+fn choose(session: &Session, ctx: &mut Context, pin: Option<SocketAddr>) -> Result<(), Denial> {
     let Some(matched) = ctx.matched.clone() else {
         return Err(Denial::of(Reason::ProxyError, "an allowed request has no rule"));
     };
@@ -89,7 +91,7 @@ fn choose(session: &Session, ctx: &mut Context) -> Result<(), Denial> {
     let chosen = rule.backend(rand::random())?;
     let index = rule.backends.iter().position(|backend| std::ptr::eq(backend, chosen)).unwrap_or_default();
     ctx.settings = chosen.settings.resolve(&ctx.exchange(session.req_header())).into_owned();
-    ctx.way = Way::Backend(matched, index);
+    ctx.way = pin.map_or_else(|| Way::Backend(matched.clone(), index), |address| Way::Pinned(matched.clone(), address));
     Ok(())
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Way {
     Address(SocketAddr),
     /// To the backend with this number in the matched rule.
     Backend(Matched, usize),
+    /// To this endpoint of the one backend of the matched rule.
+    Pinned(Matched, SocketAddr),
 }
 
 /// One request from head to end: Pingora's CTX.
@@ -142,7 +144,16 @@ impl Context {
     pub(super) fn chosen(&self) -> Option<&RuleBackend> {
         match &self.way {
             Way::Backend(matched, index) => matched.rule.backends.get(*index),
+            Way::Pinned(matched, _) => matched.rule.backends.first(),
             Way::Open | Way::Address(_) => None,
+        }
+    }
+
+    /// The one endpoint that may be sent to, where the caller chose it.
+    pub(super) fn pin(&self) -> Option<SocketAddr> {
+        match self.way {
+            Way::Pinned(_, address) => Some(address),
+            Way::Open | Way::Address(_) | Way::Backend(..) => None,
         }
     }
 
@@ -196,7 +207,7 @@ impl Context {
             duration_ms: took.as_secs_f64() * 1000.0,
             endpoint: match &self.way {
                 Way::Address(address) => Some(address.to_string()),
-                Way::Open | Way::Backend(..) => endpoint.map(|state| state.endpoint.address.to_string()),
+                Way::Open | Way::Backend(..) | Way::Pinned(..) => endpoint.map(|state| state.endpoint.address.to_string()),
             },
             workload: endpoint.and_then(|state| state.endpoint.workload.as_ref()).map(ToString::to_string),
             attempts: self.tries.made,

@@ -3,7 +3,7 @@
 use super::context::{Context, Way};
 use super::{fail, hygiene, leash, outbound};
 use crate::permit::{Facts, HttpFacts, Permit, TargetFacts};
-use crate::snapshot::decide;
+use crate::snapshot::{Backend, Listener, decide};
 use crate::state::balance::EndpointState;
 use crate::tls::Speaks;
 use pingora_core::Result;
@@ -58,7 +58,7 @@ fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {
             let_in(session, ctx);
             plain(address, speaks_http2(session, ctx, AppProtocol::Detect))
         }
-        Way::Backend(..) => {
+        Way::Backend(..) | Way::Pinned(..) => {
             let endpoint = match ctx.tries.next.take() {
                 Some(endpoint) => endpoint,
                 None => pick(ctx)?,
@@ -95,18 +95,32 @@ fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {
 fn pick(ctx: &Context) -> Result<Arc<EndpointState>, Denial> {
     let backend = ctx.chosen().and_then(|chosen| chosen.backend.as_ref());
     backend
-        .and_then(|backend| backend.endpoints.pick(&ctx.tries.tried, rand::random()))
+        .and_then(|backend| match ctx.pin() {
+            Some(address) => backend.endpoints.at(address),
+            None => backend.endpoints.pick(&ctx.tries.tried, rand::random()),
+        })
         .ok_or_else(|| Denial::of(Reason::NoEndpoint, "no endpoint of the backend is ready"))
 }
 
 /// An endpoint without a sidecar has nobody else to run the guards of the target; once for the Exchange and its backend.
 fn guard(session: &Session, ctx: &mut Context, endpoint: &EndpointState) -> Result<(), Denial> {
     let Some(backend) = ctx.chosen().and_then(|chosen| chosen.backend.clone()) else { return Ok(()) };
-    if endpoint.endpoint.identity.is_some() || ctx.tries.guarded || backend.guards.is_empty() {
+    if endpoint.endpoint.identity.is_some() || ctx.tries.guarded {
         return Ok(());
     }
+    let (Some(listener), Some(snapshot)) = (ctx.listener.clone(), ctx.snapshot.clone()) else {
+        return Err(Denial::of(Reason::ProxyError, "the configuration is gone"));
+    };
     ctx.tries.guarded = true;
-    let Some(listener) = ctx.listener.clone() else { return Ok(()) };
+    for backend in decide::guarding(&snapshot, &backend, ctx.pin()) {
+        if !backend.guards.is_empty() {
+            guard_of(session, ctx, &listener, backend, endpoint)?;
+        }
+    }
+    Ok(())
+}
+
+fn guard_of(session: &Session, ctx: &mut Context, listener: &Listener, backend: &Backend, endpoint: &EndpointState) -> Result<(), Denial> {
     // The target's guards see what they would see at the target's own proxy: the request as it will be sent, without what only we say.
     let mut sent = session.req_header().clone();
     let rewritten = outbound::rewrite(ctx, &mut sent)?;
@@ -116,7 +130,7 @@ fn guard(session: &Session, ctx: &mut Context, endpoint: &EndpointState) -> Resu
         if let (Some(http), Some(host)) = (&mut exchange.http, rewritten.as_deref()) {
             http.host = host;
         }
-        decide::destination(&listener, &backend, endpoint.endpoint.address, &exchange, Purpose::Live, &ctx.decision.counted)
+        decide::destination(listener, backend, endpoint.endpoint.address, &exchange, Purpose::Live, &ctx.decision.counted)
     }));
     let Ok(mut decision) = decision else {
         ctx.shared.metrics.panics.inc();
@@ -124,6 +138,7 @@ fn guard(session: &Session, ctx: &mut Context, endpoint: &EndpointState) -> Resu
     };
     ctx.decision.fields.append(&mut decision.fields);
     ctx.decision.audited.append(&mut decision.audited);
+    ctx.decision.counted.append(&mut decision.counted);
     ctx.decision.allowed_by = decision.allowed_by.or(ctx.decision.allowed_by.take());
     decision.denial.map_or(Ok(()), Err)
 }
@@ -150,12 +165,17 @@ fn let_in(session: &Session, ctx: &mut Context) {
 /// The same for an attempt at an endpoint of a backend: where it has no proxy of its own, the target's guards have been run here.
 fn permit(session: &Session, ctx: &mut Context, endpoint: &EndpointState) {
     let_in(session, ctx);
-    let (Some(permit), Way::Backend(matched, index), Some(snapshot)) = (&ctx.permit, &ctx.way, &ctx.snapshot) else { return };
+    let (Some(permit), Some(snapshot)) = (&ctx.permit, &ctx.snapshot) else { return };
+    let way = match &ctx.way {
+        Way::Backend(matched, index) => (matched.clone(), *index),
+        Way::Pinned(matched, _) => (matched.clone(), 0),
+        Way::Open | Way::Address(_) => return,
+    };
     if endpoint.endpoint.identity.is_none()
-        && let Some(backend) = matched.rule.backends.get(*index).and_then(|chosen| chosen.backend.clone())
+        && let Some(backend) = ctx.chosen().and_then(|chosen| chosen.backend.as_ref())
     {
-        let endpoint = endpoint.endpoint.address;
-        let target = TargetFacts { backend, endpoint, way: Some((matched.clone(), *index)), trace: Some(ctx.trace.clone()) };
+        let backends = decide::guarding(snapshot, backend, ctx.pin()).into_iter().cloned().collect();
+        let target = TargetFacts { backends, endpoint: endpoint.endpoint.address, way: Some(way), trace: Some(ctx.trace.clone()) };
         permit.aim(target, snapshot, &ctx.shared.snapshot);
     }
 }

@@ -46,6 +46,15 @@ pub struct Moment {
     pub wall: SystemTime,
 }
 
+/// What the way from a rule to an endpoint depends on.
+struct Onward<'a> {
+    snapshot: &'a Snapshot,
+    listener: &'a Arc<Listener>,
+    /// The one endpoint, where the caller chose it.
+    pin: Option<SocketAddr>,
+    counted: Vec<Arc<Key>>,
+}
+
 /// Explains one proxy's part in the described request.
 pub fn explain(snapshot: &Snapshot, at: &At, described: &Described, moment: Moment) -> Explanation {
     let mut explanation = Explanation::of(described);
@@ -110,13 +119,15 @@ impl Explanation {
                 self.settings = Some(listener.settings.resolve(&exchange).as_ref().into());
                 address
             }
-            Next::Forward => {
+            Next::Forward | Next::Pinned(_) => {
                 let Some(matched) = decided.matched else { return Ok(()) };
                 let chosen = matched.rule.backend(described.random)?;
                 self.settings = Some(chosen.settings.resolve(&exchange).as_ref().into());
                 let sent =
                     head.as_ref().map(|head| head.sent(&exchange, matched.rule.filters.iter().chain(&chosen.filters), matched.prefix));
-                return self.forward(&listener, chosen, sent, &exchange, described, &decided.guards.counted);
+                let pin = if let Next::Pinned(address) = next { Some(address) } else { None };
+                let mut onward = Onward { snapshot, listener: &listener, pin, counted: decided.guards.counted };
+                return self.forward(&mut onward, chosen, sent, &exchange, described);
             }
         };
         let request = head.as_ref().map(|head| head.sent(&exchange, [].iter(), None).describe(&exchange));
@@ -140,18 +151,19 @@ impl Explanation {
 
     fn forward(
         &mut self,
-        listener: &Arc<Listener>,
+        onward: &mut Onward<'_>,
         chosen: &RuleBackend,
         sent: Option<Head>,
         exchange: &Exchange<'_>,
         described: &Described,
-        counted: &[Arc<Key>],
     ) -> Result<(), Denial> {
+        let Onward { snapshot, listener, pin, counted } = onward;
         // `Rule::backend` gives none without one.
         let Some(backend) = &chosen.backend else { return Ok(()) };
         self.backend = Some((*backend.key).clone());
         self.filters.extend(chosen.filters.iter().cloned());
-        let endpoints = backend.endpoints.endpoints();
+        let mut endpoints = backend.endpoints.endpoints();
+        endpoints.retain(|state| pin.is_none_or(|address| state.endpoint.address == address));
         self.endpoints = endpoints
             .iter()
             .map(|state| Candidate {
@@ -167,9 +179,12 @@ impl Explanation {
             let scheme = exchange.http.map_or("http", |http| http.scheme);
             let seen = sent.as_ref().map(Head::at_target);
             let exchange = Exchange { http: seen.as_ref().map(|head| head.http(scheme)), ..*exchange };
-            let decision = decide::destination(listener, backend, endpoint.address, &exchange, Purpose::Explain, counted);
-            self.target_guards = decision.steps;
-            decision.denial.map_or(Ok(()), Err)?;
+            for backend in decide::guarding(snapshot, backend, *pin) {
+                let mut decision = decide::destination(listener, backend, endpoint.address, &exchange, Purpose::Explain, counted);
+                self.target_guards.append(&mut decision.steps);
+                counted.append(&mut decision.counted);
+                decision.denial.map_or(Ok(()), Err)?;
+            }
         }
         let principal = listener.spec.identity.clone().filter(|_| endpoint.identity.is_some());
         if endpoint.identity.is_some() && principal.is_none() {

@@ -238,3 +238,47 @@ fn an_opaque_connection_is_explained_by_its_tcp_route() {
     assert_eq!((explanation.verdict, explanation.route), (Verdict::Allowed, Some(key("TCPRoute/shop/t"))));
     assert!(explanation.next.expect("a hop").request.http.is_none());
 }
+
+#[test]
+fn a_pod_called_by_its_address_is_explained_as_it_is_served() {
+    let mut world = World::default();
+    world.listener(
+        "out",
+        json!({"clients": "Application", "forward": "destination", "chain": [], "bind": {"captured": 15301}, "identity": EDGE_ID}),
+    );
+    world.backend("orders", json!({}), json!([{"address": "10.1.0.3:8080"}, {"address": "10.1.0.4:8080", "identity": ORDERS_ID}]));
+    world.backend("twin", json!({}), json!([{"address": "10.1.0.3:8080"}]));
+    let deny = json!({"rules": [{"name": "no", "action": "Deny", "to": [{"paths": ["/secret"]}]}]});
+    world.policy("AuthorizationPolicy", "deny", service("twin"), deny);
+    let snapshot = world.snapshot();
+    let asked = |to: &str, url: &str| {
+        let at = At::Address(Bind::Captured(15301), to.parse().expect("an address"));
+        explain(&snapshot, &at, &get(url), moment())
+    };
+    let meshed = asked("10.1.0.4:8080", "any/secret");
+    assert_eq!((&meshed.verdict, &meshed.service), (&Verdict::Allowed, &Some(key("Backend/shop/orders#80"))));
+    assert_eq!(meshed.endpoints.iter().map(|one| one.address.to_string()).collect::<Vec<_>>(), ["10.1.0.4:8080"], "that pod and no other");
+    let hop = meshed.next.expect("a hop");
+    assert_eq!(
+        (hop.address.to_string().as_str(), hop.identity, hop.request.principal),
+        ("10.1.0.4:8080", Some(id(ORDERS_ID)), Some(id(EDGE_ID)))
+    );
+    assert_eq!(asked("10.1.0.3:8080", "any/open").verdict, Verdict::Allowed);
+    let refusal = asked("10.1.0.3:8080", "any/secret");
+    assert_eq!(refused(&refusal), ("authorization_denied", 403, Some("AuthorizationPolicy/shop/deny".into())));
+    assert_eq!(
+        asked("10.1.0.9:8080", "any/secret").next.expect("a hop").address.to_string(),
+        "10.1.0.9:8080",
+        "unknown, so passed through"
+    );
+}
+
+#[test]
+fn a_port_that_nobody_declared_is_explained_as_it_is_served() {
+    let mut world = World::default();
+    world.listener("any", json!({"clients": "Fellows", "forward": {"own": "10.1.0.2"}, "bind": {"captured": 15306}}));
+    let snapshot = world.snapshot();
+    let asked = |to: &str| explain(&snapshot, &At::Address(Bind::Captured(15306), to.parse().expect("an address")), &get("any/"), moment());
+    assert_eq!(asked("10.1.0.2:7000").next.expect("a hop").address.to_string(), "10.1.0.2:7000");
+    assert_eq!(refused(&asked("10.1.0.2:15390")).0, "invalid_backend");
+}

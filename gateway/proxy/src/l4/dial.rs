@@ -6,8 +6,10 @@ use crate::net::worker::Shared;
 use crate::permit::TargetFacts;
 use crate::snapshot::decide::{self, Next};
 use crate::snapshot::{Backend, Listener, Rule, Snapshot};
+use crate::state::balance::EndpointState;
 use crate::state::clock;
 use crate::tls::MeshTransport;
+use crate::tls::upstream::mark;
 use selvage_config::Endpoint;
 use selvage_policy::exchange::{Destination, Source};
 use selvage_policy::list::Purpose;
@@ -16,7 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -46,6 +48,18 @@ pub enum Stream {
     Mesh(Box<TlsStream<TcpStream>>),
 }
 
+impl Dialled {
+    /// Resolves when the other side has said something, or has ended. Takes nothing.
+    pub async fn spoken(&self) {
+        let tcp = match &self.stream {
+            Stream::Plain(tcp) => tcp,
+            Stream::Mesh(tls) => tls.get_ref().0,
+        };
+        // A failure is an end too: whoever reads finds out.
+        let _ = tcp.readable().await;
+    }
+}
+
 /// Runs the guards and connects.
 pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, connection: &Connection) -> Result<Dialled, Denial> {
     let source = Source { address: connection.peer.ip(), principal: connection.principal().cloned() };
@@ -53,10 +67,15 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
     let exchange = Exchange { source: &source, destination: &destination, http: None, now: clock::now(), wall: SystemTime::now() };
     let decided = decide::request(snapshot, connection.into(), &exchange, Purpose::Live);
     let no_route = || Denial::of(Reason::NoRoute, "no TCPRoute or TLSRoute of this listener takes this connection");
+    let way = |pin| Way { shared, snapshot, listener, exchange: &exchange, pin };
     let (address, limit) = match decided.next? {
         Next::Forward => {
             let matched = decided.matched.ok_or_else(no_route)?;
-            return to_rule(shared, snapshot, listener, &matched.rule, &exchange, &decided.guards.counted).await;
+            return way(None).follow(&matched.rule, decided.guards.counted).await;
+        }
+        Next::Pinned(address) => {
+            let matched = decided.matched.ok_or_else(no_route)?;
+            return way(Some(address)).follow(&matched.rule, decided.guards.counted).await;
         }
         Next::Redirect(_) => return Err(no_route()),
         Next::Local(address) => (address, listener.settings.resolve(&exchange).connect_timeout.unwrap_or(CONNECT)),
@@ -66,55 +85,76 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
     Ok(Dialled { route: None, endpoint: address, stream, target: None })
 }
 
-async fn to_rule(
-    shared: &Shared,
-    snapshot: &Snapshot,
-    listener: &Listener,
-    rule: &Rule,
-    exchange: &Exchange<'_>,
-    counted: &[Arc<Key>],
-) -> Result<Dialled, Denial> {
-    let chosen = rule.backend(rand::random())?;
-    let Some(backend) = &chosen.backend else {
-        return Err(Denial::of(Reason::InvalidBackend, "the backend of this route does not exist"));
-    };
-    let settings = chosen.settings.resolve(exchange);
-    let limit = settings.connect_timeout.unwrap_or(CONNECT);
-    // Retries that a policy turned off are off; more than one more try helps nobody who waits for a connection.
-    let tries = if settings.attempts == Some(0) { 1 } else { TRIES };
-    let mut guarded = false;
-    let mut tried = Vec::new();
-    let mut last = Denial::of(Reason::NoEndpoint, "no endpoint of the backend is ready");
-    for _ in 0..tries {
-        let Some(state) = backend.endpoints.pick(&tried, rand::random()).filter(|state| !tried.contains(&state.endpoint.address)) else {
-            break;
+/// From a rule to a connection.
+struct Way<'a> {
+    shared: &'a Shared,
+    snapshot: &'a Snapshot,
+    listener: &'a Listener,
+    exchange: &'a Exchange<'a>,
+    /// The one endpoint, where the caller chose it.
+    pin: Option<SocketAddr>,
+}
+
+impl Way<'_> {
+    async fn follow(&self, rule: &Rule, mut counted: Vec<Arc<Key>>) -> Result<Dialled, Denial> {
+        let chosen = rule.backend(rand::random())?;
+        let Some(backend) = &chosen.backend else {
+            return Err(Denial::of(Reason::InvalidBackend, "the backend of this route does not exist"));
         };
-        let endpoint = &state.endpoint;
-        if endpoint.identity.is_none() && !guarded {
-            let decision = decide::destination(listener, backend, endpoint.address, exchange, Purpose::Live, counted);
-            decision.denial.map_or(Ok(()), Err)?;
-            guarded = true;
-        }
-        let mut flight = state.begin();
-        match reach(&shared.transport, snapshot, listener.spec.identity.as_ref(), backend, endpoint, limit).await {
-            Ok(stream) => {
-                flight.answered(Ok(()));
-                let target = endpoint.identity.is_none().then(|| TargetFacts {
-                    backend: backend.clone(),
-                    endpoint: endpoint.address,
-                    way: None,
-                    trace: None,
-                });
-                return Ok(Dialled { route: Some(rule.route.clone()), endpoint: endpoint.address, stream, target });
+        let settings = chosen.settings.resolve(self.exchange);
+        let limit = settings.connect_timeout.unwrap_or(CONNECT);
+        // Retries that a policy turned off are off; more than one more try helps nobody who waits for a connection.
+        let tries = if settings.attempts == Some(0) { 1 } else { TRIES };
+        let mut guarded = false;
+        let mut tried = Vec::new();
+        let mut last = Denial::of(Reason::NoEndpoint, "no endpoint of the backend is ready");
+        for _ in 0..tries {
+            let Some(state) = self.pick(backend, &tried) else { break };
+            let endpoint = &state.endpoint;
+            if endpoint.identity.is_none() && !guarded {
+                self.guard(backend, endpoint.address, &mut counted)?;
+                guarded = true;
             }
-            Err(denial) => {
-                flight.answered(Err(()));
-                last = denial;
+            let mut flight = state.begin();
+            let from = self.listener.spec.identity.as_ref();
+            match reach(&self.shared.transport, self.snapshot, from, backend, endpoint, limit).await {
+                Ok(stream) => {
+                    flight.answered(Ok(()));
+                    let target = endpoint.identity.is_none().then(|| TargetFacts {
+                        backends: decide::guarding(self.snapshot, backend, self.pin).into_iter().cloned().collect(),
+                        endpoint: endpoint.address,
+                        way: None,
+                        trace: None,
+                    });
+                    return Ok(Dialled { route: Some(rule.route.clone()), endpoint: endpoint.address, stream, target });
+                }
+                Err(denial) => {
+                    flight.answered(Err(()));
+                    last = denial;
+                }
             }
+            tried.push(endpoint.address);
         }
-        tried.push(endpoint.address);
+        Err(last)
     }
-    Err(last)
+
+    /// One that has not been tried.
+    fn pick(&self, backend: &Backend, tried: &[SocketAddr]) -> Option<Arc<EndpointState>> {
+        let picked = match self.pin {
+            Some(address) => backend.endpoints.at(address),
+            None => backend.endpoints.pick(tried, rand::random()),
+        };
+        picked.filter(|state| !tried.contains(&state.endpoint.address))
+    }
+
+    fn guard(&self, backend: &Arc<Backend>, endpoint: SocketAddr, counted: &mut Vec<Arc<Key>>) -> Result<(), Denial> {
+        for backend in decide::guarding(self.snapshot, backend, self.pin) {
+            let mut decision = decide::destination(self.listener, backend, endpoint, self.exchange, Purpose::Live, counted);
+            counted.append(&mut decision.counted);
+            decision.denial.map_or(Ok(()), Err)?;
+        }
+        Ok(())
+    }
 }
 
 async fn reach(
@@ -138,7 +178,7 @@ async fn reach(
     })?;
     let (config, name) = hop.tcp();
     let reached = timeout(limit, async {
-        let tcp = TcpStream::connect(endpoint.address).await?;
+        let tcp = hop_socket(endpoint.address)?.connect(endpoint.address).await?;
         tcp.set_nodelay(true)?;
         let mut tls = TlsConnector::from(config).connect(name, tcp).await?;
         preamble::write(&mut tls, endpoint.address.port()).await?;
@@ -149,6 +189,13 @@ async fn reach(
         Ok(Err(error)) => Err(unreachable(error)),
         Err(_) => Err(unreachable(io::ErrorKind::TimedOut.into())),
     }
+}
+
+/// A socket for a mesh hop.
+fn hop_socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    mark(&socket)?;
+    Ok(socket)
 }
 
 async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {

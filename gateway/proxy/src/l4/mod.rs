@@ -14,6 +14,7 @@ use crate::net::worker::Shared;
 use crate::observe::labels::{Accepted, Carries, Direction};
 use crate::permit::{Facts, Permit};
 use crate::snapshot::{Listener, Snapshot};
+use dial::Dialled;
 use selvage_policy::{Denial, Key, Source, SpiffeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,8 +69,24 @@ pub struct Unobserved;
 
 impl Observer for Unobserved {}
 
-/// Serves an opaque connection. Always ends in one [`Closed`], also when cancelled.
-pub async fn serve<S>(shared: &Shared, snapshot: &Snapshot, listener: &Arc<Listener>, connection: &Arc<Connection>, io: S)
+/// How serving an opaque connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// It reached somebody, and both sides have ended or one has failed.
+    Connected,
+    /// It was refused, or nobody could be reached: not a byte went anywhere.
+    Refused,
+}
+
+/// Serves an opaque connection. Always ends in one [`Closed`], also when cancelled. `dialled`: how reaching somebody went, where it was tried already.
+pub async fn serve<S>(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    listener: &Arc<Listener>,
+    connection: &Arc<Connection>,
+    dialled: Option<Result<Dialled, Denial>>,
+    io: S,
+) -> Served
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -90,7 +107,11 @@ where
             denial: None,
         },
     };
-    match dial::dial(shared, snapshot, listener, connection).await {
+    let dialled = match dialled {
+        Some(dialled) => dialled,
+        None => dial::dial(shared, snapshot, listener, connection).await,
+    };
+    match dialled {
         Ok(dialled) => {
             let source = Source { address: connection.peer.ip(), principal: connection.principal().cloned() };
             let facts = Facts { source, http: None, target: dialled.target };
@@ -111,10 +132,12 @@ where
                 () = permit.withdrawal().withdrawn() => record.closed.denial = permit.withdrawal().denial().cloned(),
                 () = copied => {}
             }
+            Served::Connected
         }
         Err(denial) => {
             shared.metrics.connections.accepted(Accepted::Refused);
             record.closed.denial = Some(denial);
+            Served::Refused
         }
     }
 }

@@ -31,9 +31,14 @@ pub async fn read<S: AsyncRead + Unpin>(io: &mut S) -> io::Result<u16> {
     Ok(u16::from_be_bytes([high, low]))
 }
 
-/// The listener that `port` means on a hop that came in at `at`: that one itself, or another of the same workload.
-pub fn listener<'a>(snapshot: &'a Snapshot, at: &'a Arc<Listener>, port: u16) -> Option<&'a Arc<Listener>> {
-    if at.spec.port == port {
+/// The listener that `port` means on a hop to port `dialled` that came in at `at`: that one itself, or another of the same workload. A port that nobody
+/// declared can be meant by who dialled it only.
+pub fn listener<'a>(snapshot: &'a Snapshot, at: &'a Arc<Listener>, dialled: u16, port: u16) -> Option<&'a Arc<Listener>> {
+    let is_meant = match at.spec.forward {
+        Forward::Own(_) => dialled == port,
+        _ => at.spec.port == port,
+    };
+    if is_meant {
         return Some(at);
     }
     snapshot.listeners.values().find(|listener| {

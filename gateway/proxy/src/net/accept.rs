@@ -10,29 +10,34 @@ use super::closing::Closing;
 use super::conn::{Conn, IDLE};
 use super::detect::{self, DETECT, Hello, HelloError, Spoken};
 use super::http::{http1, http2};
-use super::raw::Raw;
+use super::raw::{Abrupt, Raw};
 use super::worker::Worker;
 use crate::connection::{Connection, TlsSession};
-use crate::l4;
+use crate::l4::dial::Dialled;
+use crate::l4::{self, Served};
 use crate::observe::labels::{Accepted, Carries};
 use crate::permit::Permits;
 use crate::snapshot::{Listener, Snapshot};
 use crate::tls::{ALPN_H2, ALPN_TCP, peer, peer_identity};
 use pingora_proxy::ProxyHttp;
 use rustls::ServerConfig;
-use selvage_config::resource::listener::{Bind, Protocol};
+use selvage_config::resource::backend::AppProtocol;
+use selvage_config::resource::listener::{Bind, Forward, Protocol};
+use selvage_policy::Denial;
 use socket2::SockRef;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// A ClientHello, then the rest of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A client that has something to say says it sooner.
+const SILENCE: Duration = Duration::from_millis(100);
 /// TLS record with the fatal alert `unrecognized_name` (RFC 8446 section 6): no listener has this name.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
@@ -86,7 +91,7 @@ where
     let Some(first) = first(&snapshot, bind, destination) else { return };
     let here = Here { worker, snapshot: snapshot.clone(), peer, bind, destination, closing };
     let raw = Raw::new(tcp);
-    match first.spec.protocol {
+    match here.protocol(first) {
         Protocol::Tcp if first.spec.mesh.is_none() => here.opaque(first, None, raw).await,
         Protocol::Https | Protocol::Tls | Protocol::Passthrough => here.tls(first, raw).await,
         Protocol::Http | Protocol::Tcp | Protocol::Detect => here.detect(first, raw).await,
@@ -98,14 +103,50 @@ where
     D: ProxyHttp + Send + Sync + 'static,
     D::CTX: Send + Sync,
 {
+    /// What the Service that is called is declared to speak, where the destination tells which one that is.
+    fn declared(&self, listener: &Listener) -> Option<AppProtocol> {
+        if listener.spec.forward != Forward::Destination {
+            return None;
+        }
+        let found = self.snapshot.service(self.destination).or_else(|| self.snapshot.behind(self.destination).first().copied());
+        found.map(|found| found.backend.spec.protocol)
+    }
+
+    /// What is spoken here. Towards a Service that is declared opaque nothing needs to be found out, and a server that speaks first is heard.
+    fn protocol(&self, listener: &Listener) -> Protocol {
+        match listener.spec.protocol {
+            Protocol::Detect if self.declared(listener) == Some(AppProtocol::Tcp) => Protocol::Tcp,
+            declared => declared,
+        }
+    }
+
+    /// How long a client may be silent. One of a Service that speaks HTTP is an idle one, not one that waits for its server.
+    fn patience(&self, listener: &Listener) -> Duration {
+        match self.declared(listener) {
+            Some(AppProtocol::Http | AppProtocol::H2c) => IDLE,
+            _ => DETECT,
+        }
+    }
+
     async fn detect(self, listener: &Arc<Listener>, mut raw: Raw) {
         let is_http = listener.spec.protocol == Protocol::Http;
+        if self.is_nobody_known(listener) {
+            let connection = self.connection(listener, None);
+            let dialled = tokio::select! {
+                biased;
+                dialled = self.silent(listener, &connection, &mut raw) => dialled,
+                () = self.closing.drained() => return,
+            };
+            if dialled.is_some() {
+                return self.opaque_to(listener, connection, dialled, raw).await;
+            }
+        }
         let spoken = async {
             if is_http {
                 return detect::http(&mut raw, IDLE).await;
             }
             // A client that ended its side without a byte may still want to read; only opaque TCP can tell what.
-            detect::detect(&mut raw, Instant::now() + DETECT).await.map(|spoken| spoken.or(Some(Spoken::Opaque)))
+            detect::detect(&mut raw, Instant::now() + self.patience(listener)).await.map(|spoken| spoken.or(Some(Spoken::Opaque)))
         };
         let spoken = tokio::select! {
             biased;
@@ -120,6 +161,34 @@ where
             Spoken::Opaque => self.opaque(listener, None, raw).await,
             // TLS where none is spoken: the reader of heads answers it as what it is there, no HTTP.
             Spoken::Http1 | Spoken::Tls => self.http(false, Conn::plain(raw, self.connection(listener, None))).await,
+        }
+    }
+
+    /// Towards a destination that nobody told us about, and without guards that would be asked twice.
+    fn is_nobody_known(&self, listener: &Listener) -> bool {
+        listener.spec.forward == Forward::Destination
+            && listener.guards.is_empty()
+            && self.snapshot.service(self.destination).is_none()
+            && self.snapshot.behind(self.destination).is_empty()
+    }
+
+    /// A client that says nothing may wait for its server to speak, or to be refused: so somebody is reached before it is clear what is spoken.
+    /// `None`: it is the client that speaks first.
+    async fn silent(&self, listener: &Arc<Listener>, connection: &Connection, raw: &mut Raw) -> Option<Result<Dialled, Denial>> {
+        if timeout(SILENCE, raw.look()).await.is_ok() {
+            return None;
+        }
+        let end = Instant::now() + DETECT;
+        let dialled = tokio::select! {
+            _ = raw.look() => return None,
+            dialled = l4::dial::dial(&self.worker.shared, &self.snapshot, listener, connection) => dialled,
+        };
+        let Ok(reached) = &dialled else { return Some(dialled) };
+        tokio::select! {
+            biased;
+            () = reached.spoken() => Some(dialled),
+            _ = raw.look() => None,
+            () = sleep_until(end) => Some(dialled),
         }
     }
 
@@ -192,7 +261,7 @@ where
         }
         let Ok(Ok(port)) = timeout(HANDSHAKE, l4::preamble::read(&mut tls)).await else { return };
         let snapshot = self.snapshot.clone();
-        match l4::preamble::listener(&snapshot, listener, port) {
+        match l4::preamble::listener(&snapshot, listener, self.destination.port(), port) {
             Some(meant) if is_opaque(meant) => {
                 if meant.key != listener.key {
                     // As if it had come in there: guards and destination are those of the port that is meant.
@@ -220,11 +289,20 @@ where
 
     async fn opaque<S>(&self, listener: &Arc<Listener>, tls: Option<TlsSession>, io: S)
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Abrupt + Unpin + Send,
     {
-        let connection = self.connection(listener, tls);
+        self.opaque_to(listener, self.connection(listener, tls), None, io).await;
+    }
+
+    async fn opaque_to<S>(&self, listener: &Arc<Listener>, connection: Arc<Connection>, dialled: Option<Result<Dialled, Denial>>, mut io: S)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Abrupt + Unpin + Send,
+    {
         let _registered = self.worker.shared.register(&connection);
-        l4::serve(&self.worker.shared, &self.snapshot, listener, &connection, io).await;
+        if l4::serve(&self.worker.shared, &self.snapshot, listener, &connection, dialled, &mut io).await == Served::Refused {
+            // It was accepted before anybody knew. An end in order would look like an answer without a byte.
+            io.reset_on_drop();
+        }
     }
 
     fn connection(&self, listener: &Arc<Listener>, tls: Option<TlsSession>) -> Arc<Connection> {

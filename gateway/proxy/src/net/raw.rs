@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// A TCP connection whose first bytes can be looked at and read again.
 #[derive(Debug)]
@@ -34,6 +35,25 @@ impl Raw {
     /// The socket itself.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
+    }
+}
+
+/// A connection that can be made to end so that its peer sees a failure instead of an orderly end.
+pub trait Abrupt {
+    /// When it is dropped, the peer gets a reset.
+    fn reset_on_drop(&self);
+}
+
+impl Abrupt for Raw {
+    fn reset_on_drop(&self) {
+        // Where it fails the connection ends in order, which is as good as we can do.
+        let _ = self.tcp.set_zero_linger();
+    }
+}
+
+impl Abrupt for TlsStream<Raw> {
+    fn reset_on_drop(&self) {
+        self.get_ref().0.reset_on_drop();
     }
 }
 

@@ -11,6 +11,7 @@ use selvage_config::resource::listener::Forward;
 use selvage_policy::exchange::{Destination, Http};
 use selvage_policy::list::Purpose;
 use selvage_policy::{Denial, Exchange, Source};
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -44,8 +45,8 @@ pub struct HttpFacts {
 /// Where an exchange went whose target has no proxy of its own.
 #[derive(Debug)]
 pub struct TargetFacts {
-    /// As of the last time it was asked.
-    pub backend: Arc<Backend>,
+    /// Whose guards hold there, as of the last time they were asked: one, or all that have the endpoint where the caller chose that.
+    pub backends: SmallVec<[Arc<Backend>; 1]>,
     /// The endpoint.
     pub endpoint: SocketAddr,
     /// The rule that led there, and the number of its backend: what they change, the target's guards see changed. None on opaque TCP.
@@ -74,15 +75,21 @@ impl Facts {
 
     fn ask_target(&mut self, destination: &Destination, listener: &Listener, snapshot: &Snapshot) -> Option<Denial> {
         let target = self.target.as_mut()?;
-        let found = snapshot.destinations.get(&*target.backend.key)?;
-        let before = std::mem::replace(&mut target.backend, found.backend.clone());
-        if Arc::ptr_eq(&before, &found.backend) || found.backend.guards.is_empty() {
+        let mut changed: SmallVec<[Arc<Backend>; 1]> = SmallVec::new();
+        for backend in &mut target.backends {
+            let Some(found) = snapshot.destinations.get(&*backend.key) else { continue };
+            let before = std::mem::replace(backend, found.backend.clone());
+            if !Arc::ptr_eq(&before, backend) && !backend.guards.is_empty() {
+                changed.push(backend.clone());
+            }
+        }
+        if changed.is_empty() {
             return None;
         }
         let exchange = self.exchange(destination);
         let target = self.target.as_ref()?;
         let ask = |exchange: &Exchange<'_>| {
-            decide::destination(listener, &target.backend, target.endpoint, exchange, Purpose::Recheck, &[]).denial
+            changed.iter().find_map(|backend| decide::destination(listener, backend, target.endpoint, exchange, Purpose::Recheck, &[]).denial)
         };
         let Some(http) = &self.http else { return ask(&exchange) };
         let mut headers = http.headers.clone();

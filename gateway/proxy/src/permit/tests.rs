@@ -76,7 +76,7 @@ fn let_in(world: &World, connection: &Arc<Connection>, path: &str, current: &Arc
     let matched = listener.routes.find(&exchange).expect("a rule");
     let permit = Permit::issue(connection, listener, facts, snapshot.generation, current);
     let endpoint = ([127, 0, 0, 1], 9000).into();
-    permit.aim(TargetFacts { backend, endpoint, way: Some((matched, 0)), trace: None }, &snapshot, current);
+    permit.aim(TargetFacts { backends: [backend].into(), endpoint, way: Some((matched, 0)), trace: None }, &snapshot, current);
     permit
 }
 

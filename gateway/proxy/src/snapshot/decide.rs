@@ -15,16 +15,20 @@
 //! 4. per try: `backend.endpoints.pick(tried, random)`; `None` is `no_endpoint`. If the endpoint has no identity and
 //!    [`destination`] was not run for this Exchange and backend yet, run it on the **rewritten** request and stop if it denies;
 //! 5. the attempt.
+//!
+//! [`Next::Pinned`] is the same with one endpoint: `backend.endpoints.at(address)` at each try, and at [`destination`] the guards of every
+//! Service that has it ([`guarding`]), because the caller named none.
 
 use super::rewrite::{self, Redirect};
 use super::{Backend, Destination, Listener, Matched, RouteTable, Snapshot};
 use crate::connection::Connection;
-use selvage_config::resource::listener::{Bind, Forward, MeshMode, Protocol};
+use selvage_config::resource::listener::{Bind, Forward, MeshMode, PROXY_PORTS, Protocol};
 use selvage_config::resource::route::FilterSpec;
 use selvage_policy::exchange::Destination as DestinationFacts;
 use selvage_policy::list::{Decision, GuardSet, Progress, Purpose};
 use selvage_policy::{Denial, Exchange, Key, Reason, Source, SpiffeId};
-use std::net::SocketAddr;
+use smallvec::{SmallVec, smallvec};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// How a request came to us: the facts of its connection that choose a listener.
@@ -69,6 +73,8 @@ pub struct Decided {
 pub enum Next {
     /// Send it to a backend of the matched rule.
     Forward,
+    /// Send it to this endpoint of the matched rule's backend and to no other: the caller chose it by its address.
+    Pinned(SocketAddr),
     /// Answer with a redirect.
     Redirect(Redirect),
     /// Send it to the application beside us.
@@ -136,6 +142,17 @@ pub fn destination(
     run(&backend.guards, &Exchange { source: &source, destination: &facts, ..*exchange }, purpose, counted)
 }
 
+/// The backends whose guards hold at an endpoint without a sidecar: the one that was chosen, or, where the endpoint itself was, all it serves.
+pub fn guarding<'a>(snapshot: &'a Snapshot, chosen: &'a Arc<Backend>, pinned: Option<SocketAddr>) -> SmallVec<[&'a Arc<Backend>; 2]> {
+    let Some(address) = pinned else { return smallvec![chosen] };
+    let mut backends: SmallVec<[&Arc<Backend>; 2]> = snapshot.behind(address).into_iter().map(|found| &found.backend).collect();
+    // Its endpoints may have moved on since it was chosen.
+    if !backends.iter().any(|backend| backend.key == chosen.key) {
+        backends.push(chosen);
+    }
+    backends
+}
+
 /// The listener a request belongs to. Over client TLS the handshake's listener and the Host's must be one (RFC 9110 section 7.4;
 /// Gateway API: 421 where another listener serves the Host, 404 where none does).
 pub fn listener(snapshot: &Snapshot, arrival: Arrival<'_>, host: Option<&str>) -> Result<Arc<Listener>, Denial> {
@@ -183,6 +200,15 @@ pub fn may_pass(snapshot: &Snapshot, address: SocketAddr) -> bool {
     !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_own)
 }
 
+/// The application at our own address on a port that nobody declared: never a port of a proxy, never what listens on loopback only.
+fn own(snapshot: &Snapshot, application: IpAddr, port: u16) -> Result<SocketAddr, Denial> {
+    let address = SocketAddr::new(application, port);
+    if PROXY_PORTS.contains(&port) || !may_pass(snapshot, address) {
+        return Err(Denial::of(Reason::InvalidBackend, "the port belongs to the workload's proxy, not to its application"));
+    }
+    Ok(address)
+}
+
 impl Decided {
     fn of(listener: Option<Arc<Listener>>, next: Result<Next, Denial>) -> Self {
         Self { listener, destination: None, matched: None, guards: Decision::default(), next }
@@ -212,7 +238,11 @@ impl Decided {
                 self.next = Ok(Next::Local(*address));
                 Ok(())
             }
-            Forward::Own(_) => Err(Denial::of(Reason::InvalidBackend, "this proxy does not forward to undeclared ports")),
+            Forward::Own(application) => {
+                self.guard(&listener.guards, exchange, purpose)?;
+                self.next = Ok(Next::Local(own(snapshot, *application, arrival.destination.port())?));
+                Ok(())
+            }
             Forward::Routes => {
                 let server_name = arrival.tls.and_then(|tls| tls.server_name);
                 self.route(listener, &listener.routes, Parent::Listener(server_name), exchange, purpose)
@@ -224,17 +254,20 @@ impl Decided {
                 };
                 self.service(listener, found, exchange, purpose)
             }
-            Forward::Destination => match snapshot.by_address.get(&(arrival.destination.ip(), arrival.destination.port())) {
-                Some(found) => self.service(listener, found, exchange, purpose),
-                None => {
-                    self.guard(&listener.guards, exchange, purpose)?;
-                    if !may_pass(snapshot, arrival.destination) {
-                        return Err(Denial::of(Reason::InvalidBackend, "the destination is this proxy or this host"));
-                    }
-                    self.next = Ok(Next::PassThrough(arrival.destination));
-                    Ok(())
+            Forward::Destination => {
+                if let Some(found) = snapshot.service(arrival.destination) {
+                    return self.service(listener, found, exchange, purpose);
                 }
-            },
+                if let Some(found) = snapshot.behind(arrival.destination).first() {
+                    return self.pinned(listener, found, arrival.destination, exchange, purpose);
+                }
+                self.guard(&listener.guards, exchange, purpose)?;
+                if !may_pass(snapshot, arrival.destination) {
+                    return Err(Denial::of(Reason::InvalidBackend, "the destination is this proxy or this host"));
+                }
+                self.next = Ok(Next::PassThrough(arrival.destination));
+                Ok(())
+            }
         }
     }
 
@@ -246,6 +279,22 @@ impl Decided {
             return self.guard(&listener.guards, exchange, purpose);
         }
         self.route(listener, &found.routes, Parent::Service, exchange, purpose)
+    }
+
+    /// A pod that is called by its own address: that pod, with what holds for reaching its Service, but without the Service's routes.
+    fn pinned(
+        &mut self,
+        listener: &Listener,
+        found: &Arc<Destination>,
+        address: SocketAddr,
+        exchange: &Exchange<'_>,
+        purpose: Purpose,
+    ) -> Result<(), Denial> {
+        self.destination = Some(found.clone());
+        self.matched = Some(Matched { rule: found.default_rule.clone(), prefix: None });
+        self.guard(&listener.guards, exchange, purpose)?;
+        self.next = Ok(Next::Pinned(address));
+        Ok(())
     }
 
     fn route(

@@ -17,6 +17,7 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use crate::state::Live;
+use crate::state::places::Places;
 pub use rule::{Backend, Destination, Matched, Rule, RuleBackend};
 pub use table::{Placed, RouteTable};
 
@@ -27,6 +28,7 @@ use selvage_config::{ListenerSpec, MeshSpec};
 use selvage_policy::list::{GuardSet, PostureAt};
 use selvage_policy::traffic::TrafficSet;
 use selvage_policy::{Key, SpiffeId};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub struct Snapshot {
     pub destinations: HashMap<Key, Arc<Destination>>,
     /// Destinations by cluster address and port.
     pub by_address: HashMap<(IpAddr, u16), Arc<Destination>>,
+    /// Which Service ports have an endpoint at an address: live, as the endpoints are.
+    places: Arc<Places>,
     /// Leaf certificates of the identities this proxy speaks for.
     pub identities: HashMap<SpiffeId, Arc<Certificate>>,
     /// What the next compile may reuse.
@@ -97,6 +101,16 @@ impl Snapshot {
     /// The listener for a request on that connection: the most specific by host (Gateway API listener isolation).
     pub fn listener(&self, bind: Bind, destination: SocketAddr, host: &str) -> Option<&Arc<Listener>> {
         self.at(bind, destination).find(|listener| listener.serves(host))
+    }
+
+    /// The Service port that callers reach at this cluster address.
+    pub fn service(&self, address: SocketAddr) -> Option<&Arc<Destination>> {
+        self.by_address.get(&(address.ip(), address.port()))
+    }
+
+    /// The Service ports that have an endpoint at this very address, in the order of their keys.
+    pub fn behind(&self, address: SocketAddr) -> SmallVec<[&Arc<Destination>; 2]> {
+        self.places.at(address).iter().filter_map(|key| self.destinations.get(&**key)).collect()
     }
 
     /// Listeners of a socket that take this original destination and are the narrowest to do so, most specific host first.

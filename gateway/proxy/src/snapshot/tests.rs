@@ -1,5 +1,7 @@
 //! Rules by weight, listeners of a socket, and the sequence of decisions.
 
+mod pods;
+
 use super::decide::{self, Arrival, ArrivalTls, Next};
 use super::fixture::{Dice, Facts, World, gateway, key, service};
 use super::*;

@@ -105,6 +105,11 @@ impl EndpointSet {
             .or_else(|| better(&list.draining, random, at))
     }
 
+    /// The one at this address.
+    pub fn at(&self, address: SocketAddr) -> Option<Arc<EndpointState>> {
+        self.list.load().all().find(|state| state.endpoint.address == address).cloned()
+    }
+
     /// Every endpoint, ready ones first: for explain and the admin port.
     pub fn endpoints(&self) -> Vec<Arc<EndpointState>> {
         self.list.load().all().cloned().collect()

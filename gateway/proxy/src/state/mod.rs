@@ -6,10 +6,12 @@
 pub mod balance;
 pub mod budget;
 pub mod clock;
+pub mod places;
 
 use balance::EndpointSet;
 use budget::RetryBudget;
 use parking_lot::Mutex;
+use places::Places;
 use selvage_policy::Key;
 use selvage_policy::rate_limit::Buckets;
 use std::collections::HashMap;
@@ -20,6 +22,7 @@ use std::sync::{Arc, Weak};
 #[derive(Debug, Default)]
 pub struct Live {
     endpoints: Registry<Key, EndpointSet>,
+    places: Arc<Places>,
     buckets: Registry<(Key, u64), Buckets>,
     retries: Registry<Key, RetryBudget>,
 }
@@ -28,6 +31,11 @@ impl Live {
     /// The endpoints of a Backend.
     pub fn endpoints(&self, backend: &Key) -> Arc<EndpointSet> {
         self.endpoints.entry(backend.clone(), EndpointSet::default)
+    }
+
+    /// Which backends an address serves.
+    pub fn places(&self) -> Arc<Places> {
+        self.places.clone()
     }
 
     /// The buckets of a policy whose limits have this fingerprint.

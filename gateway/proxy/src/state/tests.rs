@@ -2,6 +2,7 @@
 
 use super::*;
 use selvage_policy::traffic::Budget;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 fn key(text: &str) -> Key {
@@ -66,4 +67,23 @@ fn a_budget_serves_from_the_first_second() {
     (0..10).for_each(|_| budget.request(now));
     assert!(budget.try_retry(Budget { percent: 10, min_per_second: 0 }, now));
     assert!(!budget.try_retry(Budget { percent: 10, min_per_second: 0 }, now));
+}
+
+#[test]
+fn places_know_every_backend_of_an_address_in_the_order_of_their_keys() {
+    let places = places::Places::default();
+    let [a, b] = ["Backend/shop/a#80", "Backend/shop/b#80"].map(|text| Arc::new(key(text)));
+    let at = |port: u16| SocketAddr::from(([10, 0, 0, 1], port));
+    let names = |port: u16| places.at(at(port)).iter().map(|key| key.to_string()).collect::<Vec<_>>();
+    places.place(&b, [at(1), at(2), at(2)]);
+    places.place(&a, [at(2), at(3)]);
+    assert_eq!(names(1), ["Backend/shop/b#80"]);
+    assert_eq!(names(2), ["Backend/shop/a#80", "Backend/shop/b#80"]);
+    assert_eq!(names(3), ["Backend/shop/a#80"]);
+    assert_eq!(names(4), [""; 0]);
+    places.place(&b, [at(4)]);
+    assert_eq!((names(1).len(), names(2), names(4)), (0, vec!["Backend/shop/a#80".into()], vec!["Backend/shop/b#80".into()]));
+    places.place(&a, []);
+    places.place(&Arc::new(key("Backend/shop/b#80")), []);
+    assert_eq!(places.len(), 0, "nothing is left behind");
 }

@@ -12,19 +12,24 @@ use pingora_core::protocols::ALPN;
 use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
+use pingora_core::{ErrorType, OrErr};
 use rustls::ClientConfig;
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use selvage_config::MeshSpec;
+use selvage_config::ports::HOP_PRIORITY;
 use selvage_policy::SpiffeId;
 use sha2::{Digest, Sha256};
+use socket2::SockRef;
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpSocket;
 
 /// Pairs of identities kept at once; a proxy talks to the workloads that its own calls, so this is never reached in practice.
 const MAX_HOPS: usize = 8192;
@@ -54,6 +59,15 @@ pub struct Hop {
     groups: [u64; 2],
     tcp: Arc<ClientConfig>,
     name: ServerName<'static>,
+    mark: Tweak,
+}
+
+/// What Pingora does to a socket before it connects.
+type Tweak = Arc<dyn Fn(&TcpSocket) -> pingora_core::Result<()> + Send + Sync>;
+
+/// Marks a socket as a mesh hop, so that the capture rules let one that leads to our own pod come in as any other does.
+pub fn mark(socket: &TcpSocket) -> io::Result<()> {
+    SockRef::from(socket).set_priority(HOP_PRIORITY)
 }
 
 /// Hops by identities; one per proxy, shared by its workers. Entries are replaced when the leaf or the roots change.
@@ -79,6 +93,7 @@ impl Hop {
         peer.options.verify_cert = true;
         peer.options.verify_hostname = true;
         peer.options.idle_timeout = Some(IDLE);
+        peer.options.upstream_tcp_sock_tweak_hook = Some(self.mark.clone());
         match speaks {
             Speaks::Http2 => {
                 peer.options.alpn = ALPN::H2;
@@ -137,6 +152,7 @@ impl Hop {
             groups,
             tcp: Arc::new(tcp),
             name,
+            mark: Arc::new(|socket| mark(socket).or_err(ErrorType::SocketError, "the socket of a mesh hop cannot be marked")),
         })
     }
 }

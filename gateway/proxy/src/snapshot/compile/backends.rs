@@ -29,8 +29,14 @@ impl Compile<'_> {
         (backends, new)
     }
 
-    /// Fills the live endpoints of backends whose slices changed, and of new backends.
-    pub(super) fn endpoints(&self, backends: &HashMap<Key, Arc<Backend>>) {
+    /// Fills the live endpoints of backends whose slices changed, and of new backends, and finds them by address.
+    pub(super) fn endpoints(&self, backends: &HashMap<Key, Arc<Backend>>, live: &Live) {
+        let places = live.places();
+        for (key, gone) in &self.previous.parts.backends {
+            if !backends.contains_key(key) {
+                places.place(&gone.key, []);
+            }
+        }
         let mut stale: HashSet<&Key> = HashSet::new();
         for change in &self.changes {
             for part in [change.old, change.new.map(|at| &self.list[at])].into_iter().flatten() {
@@ -55,6 +61,7 @@ impl Compile<'_> {
         for (key, endpoints) in all {
             if let Some(backend) = backends.get(key) {
                 backend.endpoints.replace(&endpoints);
+                places.place(&backend.key, endpoints.iter().map(|endpoint| endpoint.address));
             }
         }
     }

@@ -75,6 +75,7 @@ impl Snapshot {
             listeners: HashMap::new(),
             destinations: HashMap::new(),
             by_address: HashMap::new(),
+            places: Arc::default(),
             identities: HashMap::new(),
             parts: Parts::default(),
         }
@@ -110,7 +111,7 @@ impl<'a> Compile<'a> {
     fn finish(self, live: &Live) -> (Snapshot, Vec<Rejection>) {
         let attachments = self.attachments(live);
         let (backends, new_backends) = self.backends(&attachments, live);
-        self.endpoints(&backends);
+        self.endpoints(&backends, live);
         let maker = Maker::new(&attachments, &backends);
         let certificates = self.certificates();
         let identities = self.identities(&certificates);
@@ -163,6 +164,7 @@ impl<'a> Compile<'a> {
             sockets: listeners::sockets(&listeners),
             listeners,
             by_address: backends::by_address(&destinations),
+            places: live.places(),
             destinations,
             identities,
             mesh: self.mesh,

@@ -2,6 +2,7 @@
 
 use super::form::{Form, RouteForm};
 use crate::tls;
+use selvage_config::resource::listener::Forward;
 use selvage_config::resource::{InvalidResource, Spec};
 use selvage_config::{Class, CoreKind, MeshSpec, Resource};
 use selvage_policy::Key;
@@ -118,6 +119,9 @@ fn form(resource: &Arc<Resource>, mesh: &Arc<MeshSpec>) -> Result<Form, Problem>
         Spec::Mesh(_) => Form::Mesh(mesh.clone()),
         Spec::Listener(spec) if spec.posture && spec.identity.is_none() => {
             return Err(Problem::Core("posture: needs `identity`, the workload whose neighbourhood it is about".into()));
+        }
+        Spec::Listener(spec) if matches!(spec.forward, Forward::Own(own) if own.is_loopback() || own.is_unspecified()) => {
+            return Err(Problem::Core("forward.own: is the address of a pod, never loopback or every address".into()));
         }
         Spec::Listener(spec) => Form::Listener(Arc::new(*spec)),
         Spec::Route(spec) => Form::Route(Arc::new(RouteForm::parse(*spec, resource, mesh.paths).map_err(Problem::Core)?)),

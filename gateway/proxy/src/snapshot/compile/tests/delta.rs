@@ -70,6 +70,11 @@ fn describe(snapshot: &Snapshot) -> Vec<String> {
         assert!(Arc::ptr_eq(destination, &snapshot.destinations[&*destination.backend.key]));
         rest.push(format!("{ip}:{port} {}", destination.backend.key));
     }
+    // Every address that any step of any world gives an endpoint, also those that have none by now.
+    for port in 9000..9003 {
+        let behind = snapshot.behind(([127, 0, 0, 1], port).into());
+        rest.push(format!("{port} {:?}", behind.iter().map(|found| found.backend.key.to_string()).collect::<Vec<_>>()));
+    }
     rest.sort();
     lines.extend(rest);
     lines
