@@ -50,12 +50,12 @@ pub enum Command {
 /// `run`
 #[derive(Clone, Debug, Args)]
 pub struct Run {
-    /// As of every proxy.
-    #[command(flatten)]
-    pub proxy: program::Run,
     /// The application's own probes, which the kubelet asks for on the health port: a JSON object of paths and probes.
     #[arg(long, value_name = "JSON", env = "SELVAGE_PROBES", default_value = "")]
     pub probes: Probes,
+    /// As of every proxy.
+    #[command(flatten)]
+    pub proxy: program::Run,
 }
 
 /// The program.

@@ -1,22 +1,26 @@
-//! Captured connections, in network namespaces of their own: one proxy that is edge and sidecar at once.
+//! Captured connections, in network namespaces of their own, captured by `mesh-agent init` as in a pod.
 //!
 //! ```text
-//! namespace `outside`  10.77.0.3 ── veth ── 10.77.0.2, 10.77.0.5  namespace `pod`
-//!   callers, a remote application            proxy (UID 2173), application and callers (other UIDs)
-//!                                            nft: inbound ──► 15306, outbound of others than 2173 ──► 15301
+//! pod:      proxy of `orders` (UID 2173), edge and sidecar at once; application and callers under other users
+//! peer:     proxy of `stock`, a sidecar that takes mesh TLS only; its application
+//! outside:  callers and applications without a proxy
 //! ```
 //!
-//! Needs root, `ip` and `nft`: it says so where they are missing.
+//! Needs root, `ip`, `nft` and `nsenter`: it says so where they are missing.
 
-use selvage_config::resource::backend::AppProtocol;
-use selvage_config::resource::listener::{Bind, Clients, DestinationMatch, Forward};
-use selvage_config::{BackendSpec, keys};
-use selvage_policy::{Target, TargetKind};
-use selvage_tests::standalone::{Authority, Resources, edge_listener, identity, inbound_listener, outbound_listener, service_chain};
+#[path = "capture/init.rs"]
+mod init;
+#[path = "capture/network.rs"]
+mod network;
+#[path = "capture/resources.rs"]
+mod resources;
+
+use network::Network;
+use resources::{of_orders, of_stock};
+use selvage_config::resource::listener::MeshMode;
+use selvage_tests::standalone::Authority;
 use serde_json::json;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The proxy's user and group, as in the cluster.
 const PROXY: u32 = 2173;
@@ -26,217 +30,182 @@ const INBOUND: u16 = 15306;
 const OUTBOUND: u16 = 15301;
 const EDGE: u16 = 18080;
 
-/// Runs a command that must succeed.
-fn run(command: &str) {
-    let words: Vec<&str> = command.split_whitespace().collect();
-    let output = Command::new(words[0]).args(&words[1..]).output();
-    let output = output.unwrap_or_else(|error| panic!("`{command}`: {error}: this suite needs iproute2 and nftables"));
-    assert!(output.status.success(), "`{command}`: {}: this suite needs root", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Two connected network namespaces. They go with the test.
-struct Network {
-    pod: String,
-    outside: String,
-}
-
-impl Network {
-    fn new() -> Self {
-        let id = std::process::id();
-        let network = Self { pod: format!("selvage-pod-{id}"), outside: format!("selvage-out-{id}") };
-        let Self { pod, outside } = &network;
-        for namespace in [pod, outside] {
-            run(&format!("ip netns add {namespace}"));
-            run(&format!("ip -n {namespace} link set lo up"));
-        }
-        run(&format!("ip -n {pod} link add eth0 type veth peer name eth0 netns {outside}"));
-        for (namespace, address) in [(pod, "10.77.0.2/24"), (pod, "10.77.0.5/24"), (outside, "10.77.0.3/24")] {
-            run(&format!("ip -n {namespace} addr add {address} dev eth0"));
-        }
-        for namespace in [pod, outside] {
-            run(&format!("ip -n {namespace} link set eth0 up"));
-        }
-        run(&format!("ip -n {pod} route add default via 10.77.0.3"));
-        network.capture();
-        network
-    }
-
-    /// What `mesh-agent init` sets up in a pod.
-    fn capture(&self) {
-        let rules = format!(
-            "table ip selvage {{
-               chain inbound {{
-                 type nat hook prerouting priority dstnat; policy accept;
-                 tcp dport {{ {INBOUND}, {OUTBOUND}, {EDGE} }} return
-                 meta l4proto tcp redirect to :{INBOUND}
-               }}
-               chain outbound {{
-                 type nat hook output priority -100; policy accept;
-                 meta skuid {PROXY} return
-                 meta skgid {PROXY} return
-                 oifname \"lo\" return
-                 meta l4proto tcp redirect to :{OUTBOUND}
-               }}
-             }}"
-        );
-        let mut nft = Command::new("ip")
-            .args(["netns", "exec", &self.pod, "nft", "-f", "-"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("this suite needs iproute2 and nftables");
-        nft.stdin.take().expect("a pipe").write_all(rules.as_bytes()).expect("the rules are taken");
-        assert!(nft.wait().expect("nft ends").success(), "nft refused the rules: this suite needs root and nftables");
-    }
-
-    /// A process of ours in `namespace`, under `user`.
-    fn command(&self, namespace: &str, user: u32, arguments: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .args([format!("--net=/run/netns/{namespace}"), format!("--setgid={user}"), format!("--setuid={user}")])
-            .arg("--")
-            .arg(env!("CARGO_BIN_EXE_standalone"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stdin(Stdio::piped());
-        command
-    }
-
-    /// One that runs until it is dropped.
-    fn start(&self, namespace: &str, user: u32, arguments: &[&str], input: &str) -> Part {
-        let mut child = self.command(namespace, user, arguments).spawn().expect("nsenter starts: this suite needs util-linux");
-        let mut stdin = child.stdin.take().expect("a pipe");
-        writeln!(stdin, "{input}").expect("the part reads its input");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("the part speaks");
-        assert_eq!(line.trim(), "ready", "{arguments:?}");
-        Part { child, _stdin: stdin }
-    }
-
-    /// A request: status and body.
-    fn call(&self, namespace: &str, to: &str, host: &str, target: &str) -> (u16, String) {
-        let output = self.command(namespace, APPLICATION, &["call", to, host, target]).output().expect("nsenter runs");
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
-        let (status, body) = text.split_once(' ').unwrap_or((&text, ""));
-        (
-            status.parse().unwrap_or_else(|_| panic!("{to} {host} {target}: {text:?} {}", String::from_utf8_lossy(&output.stderr))),
-            body.into(),
-        )
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for namespace in [&self.pod, &self.outside] {
-            // What is not there need not go.
-            let _ = Command::new("ip").args(["netns", "delete", namespace]).status();
-        }
-    }
-}
-
-/// A running process.
-struct Part {
-    child: Child,
-    _stdin: std::process::ChildStdin,
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // One that has ended already is what we want.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().expect("an address")
-}
-
-/// Edge, captured inbound for port 8080 and captured outbound, in one proxy.
-fn resources(authority: &Authority) -> Resources {
-    let public = keys::listener("shop", "public", "http");
-    let edge = edge_listener(at(&format!("10.77.0.2:{EDGE}")), 80);
-    let mut inbound = inbound_listener(at("10.77.0.2:8080"), at("10.77.0.2:8080"));
-    inbound.bind = Bind::Captured(INBOUND);
-    inbound.destination = Some(DestinationMatch { addresses: Vec::new(), port: Some(8080) });
-    let remote = BackendSpec {
-        addresses: vec!["10.96.0.10".parse::<IpAddr>().expect("an address")],
-        port: 80,
-        protocol: AppProtocol::Http,
-        chain: service_chain("remote"),
-    };
-    let mut outbound = outbound_listener(at("10.77.0.2:1"), &keys::backend("shop", "remote", 80));
-    (outbound.bind, outbound.forward, outbound.clients) = (Bind::Captured(OUTBOUND), Forward::Destination, Clients::Application);
-    let deny = |path: &str| json!({ "rules": [{ "name": "r", "action": "Deny", "to": [{ "paths": [path] }] }] });
-    Resources::new(authority)
-        .leaf(authority, &identity("shop", "orders"))
-        .listener(&public, &edge)
-        .listener(&keys::inbound("shop", "orders-0", 8080), &inbound)
-        .listener(&keys::outbound("shop", "orders-0", "any", "any", 1), &outbound)
-        .backend_of("remote", &remote, &[(at("10.77.0.3:9090"), None)])
-        .route("orders", &public, "/", &keys::backend("shop", "remote", 80))
-        .policy("AuthorizationPolicy", "inside", &deny("/admin/*"), &[Target::new(TargetKind::Service, "shop", "orders")])
-        .policy("AuthorizationPolicy", "remote", &deny("/secret/*"), &[Target::new(TargetKind::Service, "shop", "remote")])
-}
-
 #[test]
 fn one_proxy_is_edge_and_sidecar_at_once() {
     selvage_tests::client::crypto();
-    let network = Network::new();
+    let network = Network::captured(&EDGE.to_string());
     let (pod, outside) = (network.pod.clone(), network.outside.clone());
-    let given: Vec<_> = resources(&Authority::new()).list().values().map(|resource| (**resource).clone()).collect();
-    let _application = network.start(&pod, APPLICATION, &["application", "0.0.0.0:8080"], "");
-    let _remote = network.start(&outside, APPLICATION, &["application", "10.77.0.3:9090"], "");
-    let proxy = network.start(&pod, PROXY, &["proxy"], &serde_json::to_string(&given).expect("Resources have a JSON form"));
-    let through = |namespace: &str, to: &str, host: &str, target: &str| {
-        let (status, body) = network.call(namespace, to, host, target);
-        assert_eq!((status, body.as_str()), (200, format!("GET {target} {host}").as_str()), "{to} {host} {target}");
-    };
-    let refused = |namespace: &str, to: &str, host: &str, target: &str, policy: &str| {
-        let (status, body) = network.call(namespace, to, host, target);
-        assert_eq!(status, 403, "{to} {host} {target}: {body}");
-        assert!(body.contains(&format!("AuthorizationPolicy/shop/{policy}")), "{to} {host} {target}: {body}");
-    };
-    let closed = |namespace: &str, to: &str| {
-        let (status, problem) = network.call(namespace, to, "orders.shop", "/");
-        assert_eq!(status, 0, "{to}: {problem}");
-        assert_ne!(problem, "no answer", "{to}: a loop, or a connection that hangs");
-    };
+    let _application = network.application(&pod, "0.0.0.0:8080");
+    let _remote = network.application(&outside, "10.77.0.3:9090");
+    let _unknown = network.application(&outside, "10.77.0.3:9099");
+    let proxy = network.agent(&pod, "10.77.0.2", &of_orders(&Authority::new(), MeshMode::Permissive), "");
 
     // The edge.
-    through(&outside, &format!("10.77.0.2:{EDGE}"), "shop.example", "/edge");
-    refused(&outside, &format!("10.77.0.2:{EDGE}"), "shop.example", "/secret/x", "remote");
+    network.through(&outside, &format!("10.77.0.2:{EDGE}"), "shop.example", "/edge");
+    network.refused(&outside, &format!("10.77.0.2:{EDGE}"), "shop.example", "/secret/x", "remote");
 
     // Inbound, by either address of the pod: the guard on the pair holds whatever address or Host is used.
     for address in ["10.77.0.2:8080", "10.77.0.5:8080"] {
         for host in ["orders.shop", "10.77.0.2:8080", "other.example", "remote.shop"] {
-            through(&outside, address, host, "/inbound");
-            refused(&outside, address, host, "/admin/x", "inside");
-            refused(&outside, address, host, "/x/..//admin/", "inside");
+            network.through(&outside, address, host, "/inbound");
+            network.refused(&outside, address, host, "/admin/x", "inside");
+            network.refused(&outside, address, host, "/x/..//admin/", "inside");
         }
     }
-    // A port that no listener takes is nobody's.
-    closed(&outside, "10.77.0.2:7777");
 
     // Outbound to a Service: its routes and guards, though the address exists nowhere.
-    through(&pod, "10.96.0.10:80", "remote.shop", "/outbound");
-    through(&pod, "10.96.0.10:80", "anything.example", "/outbound");
-    refused(&pod, "10.96.0.10:80", "remote.shop", "/secret/x", "remote");
+    network.through(&pod, "10.96.0.10:80", "remote.shop", "/outbound");
+    network.through(&pod, "10.96.0.10:80", "anything.example", "/outbound");
+    network.refused(&pod, "10.96.0.10:80", "remote.shop", "/secret/x", "remote");
     // Outbound to an unknown destination: untouched, whatever Host it names.
-    through(&pod, "10.77.0.3:9090", "remote.shop", "/unknown");
-    through(&pod, "10.77.0.3:9090", "other.example", "/secret/unknown");
+    network.through(&pod, "10.77.0.3:9099", "remote.shop", "/unknown");
+    network.through(&pod, "10.77.0.3:9099", "other.example", "/secret/unknown");
 
     // A destination that is the proxy itself is refused, and does not go round in circles.
+    network.closed(&outside, &format!("10.77.0.2:{INBOUND}"));
+    network.denied(&outside, &format!("10.77.0.2:{OUTBOUND}"), "/", "invalid_backend");
     for port in [INBOUND, OUTBOUND] {
-        closed(&outside, &format!("10.77.0.2:{port}"));
-        closed(&pod, &format!("10.77.0.2:{port}"));
-        closed(&pod, &format!("127.0.0.1:{port}"));
+        network.closed(&pod, &format!("10.77.0.2:{port}"));
+        network.closed(&pod, &format!("127.0.0.1:{port}"));
     }
     // And after all that everything is served as before.
-    through(&outside, "10.77.0.2:8080", "orders.shop", "/after");
-    through(&pod, "10.96.0.10:80", "remote.shop", "/after");
+    network.through(&outside, "10.77.0.2:8080", "orders.shop", "/after");
+    network.through(&pod, "10.96.0.10:80", "remote.shop", "/after");
     // It was all captured: without the proxy nothing passes, known or unknown.
     drop(proxy);
-    closed(&outside, "10.77.0.2:8080");
-    closed(&pod, "10.96.0.10:80");
-    closed(&pod, "10.77.0.3:9090");
+    network.closed(&outside, "10.77.0.2:8080");
+    network.closed(&pod, "10.96.0.10:80");
+    network.closed(&pod, "10.77.0.3:9099");
+}
+
+#[test]
+fn undeclared_ports_lead_to_the_application_under_its_guards_and_never_to_the_proxy_or_loopback() {
+    selvage_tests::client::crypto();
+    let network = Network::captured("");
+    let (pod, outside) = (network.pod.clone(), network.outside.clone());
+    let _undeclared = network.application(&pod, "10.77.0.2:7000");
+    let _debug = network.application(&pod, "127.0.0.1:7001");
+    let _agent = network.agent(&pod, "10.77.0.2", &of_orders(&Authority::new(), MeshMode::Permissive), "");
+    // By the pod's other address too: the proxy hands it to the one it knows the application by.
+    for address in ["10.77.0.2:7000", "10.77.0.5:7000"] {
+        network.through(&outside, address, "orders.shop", "/undeclared");
+        network.refused(&outside, address, "orders.shop", "/hidden/x", "workload");
+        // That is on the Service, which has no such port.
+        network.through(&outside, address, "orders.shop", "/admin/x");
+    }
+    // Not even what is on loopback on that port, nor what is not there at all.
+    for address in ["10.77.0.2:7001", "10.77.0.2:7002"] {
+        let (status, body) = network.call(&outside, address, "orders.shop", "/");
+        assert!((502..=504).contains(&status), "{address}: {status} {body}");
+    }
+    // Ports of the proxy, whether something listens there (the edge, outbound capture) or not (admin).
+    for port in [EDGE, OUTBOUND, 15390, 15399] {
+        network.denied(&outside, &format!("10.77.0.2:{port}"), "/config", "invalid_backend");
+    }
+    network.closed(&outside, &format!("10.77.0.2:{INBOUND}"));
+    // The pod itself is not in its own way.
+    network.through(&pod, "127.0.0.1:7001", "localhost", "/own");
+    network.through(&pod, "10.77.0.2:7000", "orders.shop", "/own");
+}
+
+#[test]
+fn pods_speak_mesh_tls_whatever_address_they_are_called_by() {
+    selvage_tests::client::crypto();
+    let network = Network::captured("");
+    let (pod, peer, outside) = (network.pod.clone(), network.peer.clone(), network.outside.clone());
+    let _applications = ["8080", "8090", "7000"].map(|port| network.application(&peer, &format!("10.77.0.4:{port}")));
+    let _db = network.start(&peer, APPLICATION, &["greeter", "10.77.0.4:5432"], "");
+    let _own = [network.application(&pod, "10.77.0.2:8080"), network.start(&pod, APPLICATION, &["greeter", "10.77.0.2:6379"], "")];
+    let _others = ["9090", "9091"].map(|port| network.application(&outside, &format!("10.77.0.3:{port}")));
+    let authority = Authority::new();
+    let _agents = [
+        network.agent(&pod, "10.77.0.2", &of_orders(&authority, MeshMode::Strict), ""),
+        network.agent(&peer, "10.77.0.4", &of_stock(&authority, MeshMode::Strict), ""),
+    ];
+
+    // The peer takes nothing else than mesh TLS, so what is answered was that.
+    for port in ["8080", "8090", "7000"] {
+        network.denied(&outside, &format!("10.77.0.4:{port}"), "/plain", "mesh_required");
+    }
+    network.through(&pod, "10.96.0.20:80", "stock.shop", "/routed/by-cluster-address");
+    network.through(&pod, "10.77.0.4:8080", "stock.shop", "/by-pod-address");
+    network.through(&pod, "10.77.0.4:8080", "anything.example", "/whatever-host");
+    network.through(&pod, "10.77.0.4:8090", "stock-0.replicas.shop", "/headless");
+    // The Service's routes hold for the Service's address alone.
+    assert_eq!(network.call(&pod, "10.96.0.20:80", "stock.shop", "/by-cluster-address").0, 404);
+    // The target's guards judge it as any other.
+    for address in ["10.77.0.4:8080", "10.77.0.4:8090"] {
+        network.refused(&pod, address, "stock.shop", "/admin/x", "stock");
+    }
+    // A port that is no endpoint is unknown to the caller, so it is called in plain, and the target refuses that.
+    network.denied(&pod, "10.77.0.4:7000", "/", "mesh_required");
+
+    // Opaque TCP, by both addresses; the server speaks first and is heard at once, because the Service says what it is.
+    for address in ["10.96.0.21:5432", "10.77.0.4:5432"] {
+        let begun = Instant::now();
+        assert_eq!(network.talk(&pod, address, ""), "hello end", "{address}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{address}: {:?}", begun.elapsed());
+    }
+    assert_eq!(network.talk(&outside, "10.77.0.4:5432", ""), "reset", "plain, to a strict opaque port");
+
+    // A pod that calls its own Service comes in where everybody does.
+    network.through(&pod, "10.96.0.30:80", "orders.shop", "/hairpin");
+    network.refused(&pod, "10.96.0.30:80", "orders.shop", "/admin/x", "inside");
+    assert_eq!(network.talk(&pod, "10.96.0.31:6379", ""), "hello end");
+
+    // An endpoint without a sidecar: the guards of all its Services, here.
+    for address in ["10.77.0.3:9090", "10.96.0.10:80"] {
+        network.through(&pod, address, "remote.shop", "/by-any-address");
+        network.refused(&pod, address, "remote.shop", "/secret/x", "remote");
+    }
+    network.refused(&pod, "10.77.0.3:9090", "remote.shop", "/twin/x", "twin");
+    // One that is said to have a sidecar is never spoken to in plain, though it would answer.
+    network.through(&outside, "10.77.0.3:9091", "bare.shop", "/would-answer");
+    for address in ["10.77.0.3:9091", "10.96.0.12:80"] {
+        network.denied(&pod, address, "/", "upstream_connect");
+    }
+}
+
+#[test]
+fn unknown_destinations_behave_as_without_a_proxy() {
+    selvage_tests::client::crypto();
+    let network = Network::captured("");
+    let (pod, outside) = (network.pod.clone(), network.outside.clone());
+    let _greeter = network.start(&outside, APPLICATION, &["greeter", "10.77.0.3:2525"], "");
+    let _six = network.application(&outside, "[fd77::3]:9099");
+    let _agent = network.agent(&pod, "10.77.0.2", &of_orders(&Authority::new(), MeshMode::Strict), "");
+    // A server that speaks first is heard long before detection would give up on the client.
+    let begun = Instant::now();
+    assert_eq!(network.talk(&pod, "10.77.0.3:2525", ""), "hello end");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // Bytes that are no HTTP are passed on as they are.
+    assert_eq!(network.talk(&pod, "10.77.0.3:2525", "EHLO me\r\n"), "hello EHLO me end");
+    // Nobody there: broken off, not ended in order.
+    assert_eq!(network.talk(&pod, "10.77.0.3:2526", "EHLO me\r\n"), "reset");
+    let begun = Instant::now();
+    assert_eq!(network.talk(&pod, "10.77.0.3:2526", ""), "reset", "who waits for it is told too");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // IPv6 is captured and passed through as IPv4 is.
+    network.through(&pod, "[fd77::3]:9099", "six.example", "/six");
+}
+
+#[test]
+fn probes_reach_the_application_where_only_its_fellows_may_call_it() {
+    selvage_tests::client::crypto();
+    let network = Network::captured("");
+    let (pod, outside) = (network.pod.clone(), network.outside.clone());
+    let application = network.application(&pod, "10.77.0.2:8080");
+    let probes = json!({
+        "/probe/app/livez": { "httpGet": { "path": "/live", "port": 8080 } },
+        "/probe/app/readyz": { "httpGet": { "path": "/status/500", "port": 8080 } },
+        "/probe/app/startupz": { "tcpSocket": { "port": 8080 } },
+    });
+    let _agent = network.agent(&pod, "10.77.0.2", &of_orders(&Authority::new(), MeshMode::Strict), &probes.to_string());
+    let health = |target: &str| network.call(&outside, "10.77.0.2:15315", "10.77.0.2", target).0;
+    network.denied(&outside, "10.77.0.2:8080", "/live", "mesh_required");
+    assert_eq!(health("/readyz"), 200);
+    assert_eq!((health("/probe/app/livez"), health("/probe/app/readyz"), health("/probe/app/startupz")), (200, 503, 200));
+    assert_eq!(health("/probe/other/livez"), 404);
+    drop(application);
+    assert_eq!((health("/probe/app/livez"), health("/probe/app/startupz"), health("/readyz")), (503, 503, 200));
 }

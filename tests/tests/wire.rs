@@ -1,118 +1,40 @@
 //! Proxies survive their controller: it is killed and comes back under load and no request fails; a proxy that restarts while it is gone
 //! serves what it had.
 
-use async_trait::async_trait;
 use http::Method;
 use selvage_config::last_good::LastGood;
 use selvage_config::resource::Secret;
 use selvage_config::resource::backend::AppProtocol;
 use selvage_config::wire::client::{Options, Text};
-use selvage_config::wire::server::{Authenticate, Limits, Node, Server, SignRefusal, Source, Unauthenticated, View};
-use selvage_config::wire::{Ack, Encoded, Subject};
 use selvage_config::{CertificateSpec, keys};
-use selvage_policy::{Key, Target, TargetKind};
+use selvage_policy::{Target, TargetKind};
 use selvage_proxy::feed::Store;
 use selvage_proxy::feed::wire::WireFeed;
 use selvage_proxy::observe::access::Sink;
 use selvage_proxy::proxy::{Proxy, ProxyOptions};
 use selvage_proxy::snapshot::Live;
 use selvage_tests::Client;
-use selvage_tests::standalone::{Authority, Recorder, Resources, address, edge_listener, identity, inbound_listener};
+use selvage_tests::standalone::{
+    Authority, Book, NAME, Publisher, Recorder, Resources, address, edge_listener, identity, inbound_listener,
+};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 const TOKEN: &str = "a token";
 const ROUNDS: usize = 4;
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What the publisher knows; it outlives publishers.
-struct Book {
-    authority: Authority,
-    view: watch::Sender<View>,
-    acknowledged: AtomicUsize,
-}
-
-impl Book {
-    /// What is published: edge and sidecar, and a guard that refuses `/denied-<n>` for every n up to `round`.
-    fn publish(&self, base: &Resources, round: usize) {
-        let paths: Vec<String> = (0..=round).map(|n| format!("/denied-{n}")).collect();
-        let deny = json!({ "rules": [{ "name": "r", "action": "Deny", "to": [{ "paths": paths }] }] });
-        let on = [Target::new(TargetKind::Gateway, "shop", "public"), Target::new(TargetKind::Service, "shop", "orders")];
-        let resources = base.clone().policy("AuthorizationPolicy", "deny", &deny, &on);
-        let encoded = |resource: &Arc<_>| Encoded::new(resource).expect("a small Resource");
-        let given = resources.list().iter().map(|(key, resource)| (key.clone(), encoded(resource))).collect();
-        self.view.send_replace(View { given: Arc::new(given), ..View::default() });
-    }
-}
-
-#[async_trait]
-impl Authenticate for Book {
-    async fn authenticate(&self, token: &str, _: SocketAddr) -> Result<Node, Unauthenticated> {
-        if token == TOKEN {
-            Ok(Node { uid: "one".into(), name: "shop/one".into() })
-        } else {
-            Err(Unauthenticated::Refused("unknown token".into()))
-        }
-    }
-}
-
-#[async_trait]
-impl Source for Book {
-    fn subscribe(&self, _: &Node) -> Option<watch::Receiver<View>> {
-        Some(self.view.subscribe())
-    }
-
-    fn find(&self, _: &Node, _: &Subject) -> Vec<Key> {
-        Vec::new()
-    }
-
-    async fn sign(&self, _: &Node, csr: &str) -> Result<String, SignRefusal> {
-        Ok(self.authority.sign(csr))
-    }
-
-    fn acknowledged(&self, _: &Node, _: &View, ack: &Ack) {
-        assert!(ack.rejected.is_empty(), "{:?}", ack.rejected);
-        self.acknowledged.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// A publisher on a runtime of its own, so that it can be killed in the middle of a word.
-struct Publisher(Option<tokio::runtime::Runtime>);
-
-impl Publisher {
-    fn start(book: &Arc<Book>, tls: &CertificateSpec, at: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let tls = book.authority.server(tls);
-        let book = book.clone();
-        runtime.spawn(async move {
-            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-            socket.set_reuseaddr(true).expect("an option");
-            socket.bind(at).expect("the address is free again");
-            let server = Server::new(book.clone(), book, Limits::default(), CancellationToken::new());
-            server.serve(socket.listen(16).expect("listening"), Arc::new(tls)).await.expect("serving");
-        });
-        Self(Some(runtime))
-    }
-
-    /// No goodbye.
-    fn kill(mut self) {
-        self.0.take().expect("it runs").shutdown_background();
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
+/// What is published: edge and sidecar, and a guard that refuses `/denied-<n>` for every n up to `round`.
+fn publish(book: &Book, base: &Resources, round: usize) {
+    let paths: Vec<String> = (0..=round).map(|n| format!("/denied-{n}")).collect();
+    let deny = json!({ "rules": [{ "name": "r", "action": "Deny", "to": [{ "paths": paths }] }] });
+    let on = [Target::new(TargetKind::Gateway, "shop", "public"), Target::new(TargetKind::Service, "shop", "orders")];
+    book.publish(&base.clone().policy("AuthorizationPolicy", "deny", &deny, &on));
 }
 
 /// A proxy that is fed over the wire.
@@ -127,7 +49,7 @@ impl Fed {
         let store = Store::new(Arc::new(Live::default()));
         let options = Options {
             address: publisher.to_string(),
-            server_name: "controller.selvage".into(),
+            server_name: NAME.into(),
             roots: Text::Inline(Secret::new(authority.root())),
             token: Text::Inline(Secret::new(TOKEN.into())),
             node: "one".into(),
@@ -176,9 +98,9 @@ impl World {
             ("sidecar, plain", Client::new(inbound).with("host", "orders.shop")),
             ("sidecar, mesh", Client::new(inbound).with("host", "orders.shop").http2().tls(&mesh, &name)),
         ];
-        let controller = authority.site(&["controller.selvage"]);
-        let book = Arc::new(Book { authority, view: watch::Sender::new(View::default()), acknowledged: AtomicUsize::new(0) });
-        book.publish(&base, 0);
+        let controller = authority.site(&[NAME]);
+        let book = Book::new(authority, TOKEN);
+        publish(&book, &base, 0);
         let saved = tempfile::tempdir().expect("a temporary directory");
         Self { book, base, controller, clients, _backend: backend, at: address(15410), saved }
     }
@@ -230,7 +152,7 @@ async fn no_request_fails_while_the_publisher_is_killed_and_comes_back() {
     for round in 1..=ROUNDS {
         publisher.kill();
         // Changed while nobody could tell the proxy.
-        world.book.publish(&world.base, round);
+        publish(&world.book, &world.base, round);
         tokio::time::sleep(Duration::from_millis(300)).await;
         publisher = Publisher::start(&world.book, &world.controller, world.at);
         world.until_denied(&format!("/denied-{round}")).await;
@@ -253,7 +175,7 @@ async fn a_proxy_that_restarts_without_a_publisher_serves_its_last_good_configur
     let world = World::new().await;
     let publisher = Publisher::start(&world.book, &world.controller, world.at);
     let fed = Fed::start(&world.book.authority, world.at, world.saved.path()).await;
-    world.book.publish(&world.base, 7);
+    publish(&world.book, &world.base, 7);
     world.until_denied("/denied-7").await;
     // It is saved at most once a second.
     let last_good = LastGood::new(world.saved.path().join("public"), world.saved.path().join("secret"));

@@ -37,9 +37,6 @@ pub struct Run {
     /// Where the proxy's Resources come from.
     #[command(flatten)]
     pub source: Source,
-    /// How the controller is reached.
-    #[command(flatten)]
-    pub wire: Wire,
     /// Where /config, /status, /metrics and health are answered: loopback, or unix:PATH; with --controller 127.0.0.1:15390.
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Address>,
@@ -61,6 +58,9 @@ pub struct Run {
     /// Then: how long requests under way may take, in seconds.
     #[arg(long, value_name = "SECONDS")]
     pub drain: Option<u64>,
+    /// How the controller is reached. Last, because its heading holds for what follows.
+    #[command(flatten)]
+    pub wire: Wire,
 }
 
 /// Exactly one of them.

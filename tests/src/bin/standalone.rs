@@ -3,13 +3,18 @@
 //! ```text
 //! standalone proxy          Resources as JSON on standard input, one line; runs until that ends
 //! standalone application A  a Recorder at A; runs until standard input ends
+//! standalone greeter A      a TCP server at A that speaks first, then says back what it hears; runs until standard input ends
+//! standalone echo A         a UDP server at A that sends back what it gets; runs until standard input ends
 //! standalone call A H T     one request to A with Host H and target T; prints what came back
+//! standalone talk A W       a TCP connection to A that says W and nothing more; prints what it heard, and how it ended
+//! standalone datagram A     a UDP datagram to A; prints what came back
 //! ```
 
 use http::Method;
 use selvage_tests::Client;
 use selvage_tests::standalone::{Recorder, Resources, Standalone};
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// Longer than any answer takes.
@@ -35,8 +40,29 @@ fn main() {
             wait();
             drop(recorder);
         }
+        ["greeter", address] => {
+            let listener = TcpListener::bind(address).expect("a port");
+            // Ends with the process.
+            std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(std::thread::spawn(move || greet(stream)))));
+            say("ready");
+            wait();
+        }
+        ["echo", address] => {
+            let socket = UdpSocket::bind(address).expect("a port");
+            // Ends with the process.
+            std::thread::spawn(move || {
+                let mut datagram = [0; 512];
+                while let Ok((length, peer)) = socket.recv_from(&mut datagram) {
+                    let _ = socket.send_to(&datagram[..length], peer);
+                }
+            });
+            say("ready");
+            wait();
+        }
+        ["talk", address, words] => say(&talk(address, words)),
+        ["datagram", address] => say(&datagram(address).unwrap_or_else(|error| error.to_string())),
         ["call", address, host, target] => say(&runtime.block_on(call(address, host, target))),
-        _ => panic!("standalone proxy | application ADDRESS | call ADDRESS HOST TARGET"),
+        _ => panic!("see the head of this program"),
     }
 }
 
@@ -48,6 +74,52 @@ async fn call(address: &str, host: &str, target: &str) -> String {
         Ok(Err(problem)) => format!("000 {problem:#}").replace('\n', " "),
         Err(_) => "000 no answer".into(),
     }
+}
+
+/// Speaks first, then says back what it hears until the client has said all.
+fn greet(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"hello ")?;
+    let mut heard = [0; 512];
+    loop {
+        match stream.read(&mut heard)? {
+            0 => return Ok(()),
+            length => stream.write_all(&heard[..length])?,
+        }
+    }
+}
+
+/// What was heard until the end, then `end`, `reset`, `late` or another kind of it.
+fn talk(address: &str, words: &str) -> String {
+    let mut heard = Vec::new();
+    let outcome = TcpStream::connect(address).and_then(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(words.as_bytes())?;
+        if words.is_empty() {
+            // It does not say a word until it has heard one.
+            let mut first = [0; 16];
+            let length = stream.read(&mut first)?;
+            heard.extend_from_slice(&first[..length]);
+        }
+        stream.shutdown(std::net::Shutdown::Write)?;
+        stream.read_to_end(&mut heard)
+    });
+    let end = match outcome.map_err(|error| error.kind()) {
+        Ok(_) => "end".to_string(),
+        Err(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected) => "reset".into(),
+        Err(ErrorKind::WouldBlock) => "late".into(),
+        Err(other) => format!("{other:?}"),
+    };
+    let heard = String::from_utf8_lossy(&heard).split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{heard} {end}")
+}
+
+fn datagram(address: &str) -> std::io::Result<String> {
+    let socket = UdpSocket::bind(if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" })?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send_to(b"echo", address)?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 fn say(line: &str) {

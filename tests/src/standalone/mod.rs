@@ -7,12 +7,14 @@
 mod authority;
 mod caller;
 mod proxy;
+mod publisher;
 mod recorder;
 mod resources;
 
 pub use authority::Authority;
 pub use caller::{Call, Caller, Heard, Via};
 pub use proxy::Standalone;
+pub use publisher::{Book, NAME, Publisher};
 pub use recorder::{Recorder, Seen};
 pub use resources::{Resources, TRUST_DOMAIN, edge_listener, identity, inbound_listener, outbound_listener, service_chain};
 

@@ -88,11 +88,16 @@ async fn exchange(
         headers.insert(HOST, host);
     }
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    // Both make progress until there is a head; the connection ends with this function.
+    let mut asking = std::pin::pin!(sender.send_request(request));
+    // Both make progress; a connection that ends in order may leave its answer behind.
     let response = tokio::select! {
-        response = sender.send_request(request) => response.map_err(broken)?,
-        ended = connection => return Err(ended.map_or_else(broken, |()| "the container closed the connection without an answer".into())),
-    };
+        response = &mut asking => response,
+        ended = connection => match ended {
+            Ok(()) => asking.await,
+            Err(error) => Err(error),
+        },
+    }
+    .map_err(broken)?;
     Ok((response.status(), response.headers().get(LOCATION).cloned()))
 }
 
