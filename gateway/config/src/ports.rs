@@ -1,9 +1,11 @@
 //! The ports and the user of a proxy in a pod: settled once, because rules, probes, manifests and proxies must agree.
 
+use crate::resource::listener::{CAPTURED_INBOUND, CAPTURED_OUTBOUND};
+
 /// Where an application's own connections are captured to.
-pub const OUTBOUND: u16 = 15301;
+pub const OUTBOUND: u16 = CAPTURED_OUTBOUND;
 /// Where connections to a pod's application are captured to.
-pub const INBOUND: u16 = 15306;
+pub const INBOUND: u16 = CAPTURED_INBOUND;
 /// Where `/healthz`, `/readyz` and an application's probes are answered.
 pub const HEALTH: u16 = 15315;
 /// Where `/metrics` is answered.

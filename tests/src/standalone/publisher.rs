@@ -49,7 +49,11 @@ impl Book {
 impl Authenticate for Book {
     async fn authenticate(&self, token: &str, _: SocketAddr) -> Result<Node, Unauthenticated> {
         let is_known = *self.token.lock().expect("nobody panicked") == token;
-        if is_known { Ok(Node { uid: "one".into(), name: "shop/one".into() }) } else { Err(Unauthenticated::Refused("unknown token".into())) }
+        if is_known {
+            Ok(Node { uid: "one".into(), name: "shop/one".into() })
+        } else {
+            Err(Unauthenticated::Refused("unknown token".into()))
+        }
     }
 }
 

@@ -89,7 +89,9 @@ impl Facts {
         let exchange = self.exchange(destination);
         let target = self.target.as_ref()?;
         let ask = |exchange: &Exchange<'_>| {
-            changed.iter().find_map(|backend| decide::destination(listener, backend, target.endpoint, exchange, Purpose::Recheck, &[]).denial)
+            changed
+                .iter()
+                .find_map(|backend| decide::destination(listener, backend, target.endpoint, exchange, Purpose::Recheck, &[]).denial)
         };
         let Some(http) = &self.http else { return ask(&exchange) };
         let mut headers = http.headers.clone();
