@@ -72,9 +72,10 @@ fn sidecar(name: &str) -> Value {
 }
 
 fn review(name: Option<&str>) -> Value {
-    let extra = name.map_or(json!({}), |name| {
-        json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [format!("uid-{name}")] })
-    });
+    let extra = name.map_or(
+        json!({}),
+        |name| json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [format!("uid-{name}")] }),
+    );
     json!({ "authenticated": true, "audiences": [AUDIENCE], "user": { "username": "system:serviceaccount:shop:orders", "extra": extra } })
 }
 
