@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What the client library says of each failed request, we say once, and where it matters.
-const LOGS: &str = "info,kube_client=off,kube_runtime=off";
+/// What the client library says of each failed request, we say once, and where it matters; unless somebody asks for it by name.
+const QUIET: [&str; 2] = ["kube_client=off", "kube_runtime=off"];
 /// To connect to the API server.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -85,7 +85,11 @@ fn print(form: Form) -> Result<()> {
 }
 
 fn serve(options: &run::Options) -> Result<()> {
-    let logs = tracing_subscriber::EnvFilter::try_from_env("SELVAGE_LOG").unwrap_or_else(|_| LOGS.into());
+    let asked = std::env::var("SELVAGE_LOG").unwrap_or_else(|_| "info".into());
+    let quiet = QUIET.into_iter().filter(|_| !asked.contains("kube")).map(String::from);
+    let directives: Vec<String> = std::iter::once(asked.clone()).chain(quiet).collect();
+    let logs =
+        tracing_subscriber::EnvFilter::try_new(directives.join(",")).with_context(|| format!("SELVAGE_LOG={asked} is no log filter"))?;
     tracing_subscriber::fmt().json().with_env_filter(logs).with_writer(std::io::stderr).init();
     // Before anything touches TLS.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

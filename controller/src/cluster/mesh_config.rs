@@ -12,31 +12,54 @@ use serde_json::json;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often is looked whether it is there.
+/// How often is looked whether it is still there.
 const ROUND: Duration = Duration::from_secs(10);
+/// After it could not be made: nothing is served before it is there, and the CRDs may be on their way.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// It was there.
+    Present,
+    /// It was made.
+    Made,
+    /// The cluster does not have the kind.
+    NoSuchKind,
+}
 
 /// Makes it whenever it is not there and this replica holds the lease; until stopped.
 pub async fn keep(client: Client, trust_domain: TrustDomain, mut tenure: Tenure, stop: CancellationToken) {
+    let mut told = false;
     loop {
         match stop.run_until_cancelled(tenure.begins()).await {
             Some(true) => {}
             _ => return,
         }
-        if let Err(error) = ensure(&client, &trust_domain, &tenure).await {
-            tracing::warn!(%error, "the MeshConfig cannot be made: it is tried again");
-        }
-        if stop.run_until_cancelled(tokio::time::sleep(ROUND)).await.is_none() {
+        let pause = match ensure(&client, &trust_domain, &tenure).await {
+            Ok(Ensured::Present | Ensured::Made) => ROUND,
+            // The watch shows it.
+            Ok(Ensured::NoSuchKind) => PAUSE,
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "the MeshConfig cannot be made: it is tried again");
+                }
+                PAUSE
+            }
+        };
+        told &= pause == PAUSE;
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }
     }
 }
 
-/// Makes it if it is not there; says whether it did.
-pub async fn ensure(client: &Client, trust_domain: &TrustDomain, tenure: &Tenure) -> Result<bool, WriteError> {
-    let Some(kind) = kinds::of("MeshConfig") else { return Ok(false) };
+/// Makes it if it is not there.
+pub async fn ensure(client: &Client, trust_domain: &TrustDomain, tenure: &Tenure) -> Result<Ensured, WriteError> {
+    let Some(kind) = kinds::of("MeshConfig") else { return Ok(Ensured::NoSuchKind) };
     let api = kind.at(client.clone(), &Name::new("", MESH_CONFIG));
     if tenure.write(api.get_opt(MESH_CONFIG)).await?.is_some() {
-        return Ok(false);
+        return Ok(Ensured::Present);
     }
     let mut object = DynamicObject::new(MESH_CONFIG, &kind.resource());
     object.metadata.labels = Some([("app.kubernetes.io/part-of".to_string(), "selvage".to_string())].into());
@@ -46,11 +69,10 @@ pub async fn ensure(client: &Client, trust_domain: &TrustDomain, tenure: &Tenure
     match tenure.write(api.create(&params, &object)).await {
         Ok(_) => {
             tracing::info!(%trust_domain, "the MeshConfig was made");
-            Ok(true)
+            Ok(Ensured::Made)
         }
-        Err(error) if error.status().is_some_and(|status| status.is_already_exists() || status.is_conflict()) => Ok(false),
-        // The CRDs are not installed, or not yet; the watch shows it.
-        Err(error) if error.status().is_some_and(|status| status.is_not_found()) => Ok(false),
+        Err(error) if error.status().is_some_and(|status| status.is_already_exists() || status.is_conflict()) => Ok(Ensured::Present),
+        Err(error) if error.status().is_some_and(|status| status.is_not_found()) => Ok(Ensured::NoSuchKind),
         Err(error) => Err(error),
     }
 }

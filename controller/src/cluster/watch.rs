@@ -20,7 +20,7 @@ use tokio::time::Instant;
 /// Waits after errors: the first, and the longest. Short, because a watch that is behind is configuration that is behind.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 /// How often a kind that is not there is asked for.
-const ABSENT_PAUSE: Duration = Duration::from_secs(5);
+const ABSENT_PAUSE: Duration = Duration::from_secs(2);
 /// A kind that was there is believed to be gone only after so long: an API server that is starting may not know it yet.
 const ABSENT_GRACE: Duration = Duration::from_secs(15);
 /// Without an error for so long, a watch follows again. Longer than a connection to the API server may take to fail.

@@ -7,6 +7,7 @@ mod lease;
 mod statuses;
 mod tokens;
 mod whole;
+mod wire;
 
 use super::metrics::Metrics;
 use api::Api;

@@ -2,6 +2,8 @@ use super::super::tokens::AUDIENCE;
 use super::whole::{Controller, shop};
 use super::*;
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use selvage_config::resource::Secret;
 use selvage_config::wire::Rejected;
@@ -70,9 +72,10 @@ fn sidecar(name: &str) -> Value {
 }
 
 fn review(name: Option<&str>) -> Value {
-    let extra = name.map_or(json!({}), |name| {
-        json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [format!("uid-{name}")] })
-    });
+    let extra = name.map_or(
+        json!({}),
+        |name| json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [format!("uid-{name}")] }),
+    );
     json!({ "authenticated": true, "audiences": [AUDIENCE], "user": { "username": "system:serviceaccount:shop:orders", "extra": extra } })
 }
 
@@ -80,13 +83,15 @@ fn review(name: Option<&str>) -> Value {
 async fn a_proxy_gets_what_its_pod_may_have_and_nobody_else_gets_anything() {
     let api = shop();
     api.put("/api/v1/pods", sidecar("orders-0"));
-    api.token("bound", review(Some("orders-0")));
+    // Of the form of one that says when it ends: only such a one is remembered.
+    let bound = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(json!({ "exp": 4_000_000_000_u64 }).to_string()));
+    api.token(&bound, review(Some("orders-0")));
     api.token("unbound", review(None));
     api.token("late", review(Some("orders-1")));
     let controller = Controller::start(&api);
     controller.ready().await;
     until("the roots are there", || api.object("/api/v1/configmaps", "shop", "selvage-roots").is_some()).await;
-    let proxy = Connected::new(&controller, "bound");
+    let proxy = Connected::new(&controller, &bound);
     until("it has its configuration", || proxy.has("Mesh/default") && proxy.has("Listener/shop/orders-0#in-8080")).await;
     assert!(!proxy.has("Listener/shop/public#http"), "it has the Gateway's");
     // A change reaches it.
@@ -106,7 +111,7 @@ async fn a_proxy_gets_what_its_pod_may_have_and_nobody_else_gets_anything() {
     }
     // With the API server away: proxies keep what they have, and a connection that breaks comes back.
     api.away(true);
-    let again = Connected::new(&controller, "bound");
+    let again = Connected::new(&controller, &bound);
     until("a proxy that was here before is let in", || again.has("Mesh/default")).await;
     controller.end().await;
 }
