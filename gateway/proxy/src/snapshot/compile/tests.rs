@@ -109,7 +109,7 @@ fn bad_core_resources_keep_the_form_they_had() {
     let header = |name: &str, value: &str| with(json!({"requestHeaders": {"set": [[name, value]]}}));
     let redirected = json!({"backend": "Backend/shop/orders#80", "weight": 1, "filters": [{"redirect": {"status": 301}}]});
     let by_exact = json!({"matches": [{"path": {"exact": "/a"}}], "filters": [{"rewrite": {"path": {"prefix": "/x"}}}]});
-    let tls = json!({"object": {"kind": "TLSRoute", "namespace": "shop", "name": "r"}, "parents": [], "rules": []});
+    let strange = json!({"object": {"kind": "Service", "namespace": "shop", "name": "r"}, "parents": [], "rules": []});
     for (rejected, problem, spec) in [
         ("Listener/shop/public#http", "spec.bindz", json!({"bindz": 1})),
         ("Listener/shop/public#http", "posture: needs", json!({"posture": true})),
@@ -128,7 +128,7 @@ fn bad_core_resources_keep_the_form_they_had() {
         ("Route/shop/HTTPRoute.r", "rewrite.path: `/a/../../b`", with(json!({"rewrite": {"path": {"full": "/a/../../b"}}}))),
         ("Route/shop/HTTPRoute.r", "a prefix is replaced only where", json!({"rules": [by_exact]})),
         ("Route/shop/HTTPRoute.r", "a redirect belongs to the rule", json!({"rules": [{"backends": [redirected]}]})),
-        ("Route/shop/HTTPRoute.r", "TLSRoute is not routed", tls),
+        ("Route/shop/HTTPRoute.r", "Service is not routed", strange),
     ] {
         let (live, mut world) = (Live::default(), edge());
         world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": []}));
