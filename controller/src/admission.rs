@@ -2,9 +2,9 @@
 
 use crate::translate::{gateway_identities, policies, routes};
 use crate::world::{Fault, Name, Object, Policy, World, of_invalid};
-use selvage_policy::{Key, SpiffeId};
 use selvage_policy::list::{self, Context, Invalid};
 use selvage_policy::mesh::MeshConfigSpec;
+use selvage_policy::{Key, SpiffeId};
 use std::collections::BTreeMap;
 
 /// What is to be said of one policy.

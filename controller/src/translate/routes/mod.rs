@@ -19,9 +19,9 @@ use attach::Points;
 use rules::Maker;
 use selvage_config::resource::text::HostPattern;
 use selvage_config::{Resource, RouteSpec, keys};
+use selvage_policy::Target;
 use selvage_policy::mesh::PathHandling;
 use selvage_policy::target::TargetKind;
-use selvage_policy::{Key, Target};
 use std::collections::BTreeSet;
 
 pub(super) fn translate(facts: &Facts<'_>, edges: &mut Edges<'_>, translation: &mut Translation) {

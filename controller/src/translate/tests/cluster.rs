@@ -3,6 +3,7 @@
 use super::*;
 use selvage_config::resource::listener::{Bind, CAPTURED_INBOUND, CAPTURED_OUTBOUND, Protocol};
 use selvage_config::{BackendSpec, Endpoint};
+use std::net::IpAddr;
 
 /// A Pod with the phase `Running`.
 struct Pod {
