@@ -10,7 +10,7 @@ use crate::cluster::issuer::Issuer;
 use crate::cluster::kinds::WATCHED;
 use crate::cluster::known::Known;
 use crate::cluster::lease::{Candidate, TIMES, Tenure};
-use crate::cluster::look::{self, Look};
+use crate::cluster::look::{self, Look, Wire};
 use crate::cluster::mesh_config;
 use crate::cluster::metrics::Metrics;
 use crate::cluster::provisioning::Provisioner;
@@ -42,6 +42,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the parts may take to end.
 const FAREWELL: Duration = Duration::from_secs(6);
+/// How often a replica looks whether another serves the proxies.
+const STANDING: Duration = Duration::from_millis(500);
 /// After the certificate authority could not be opened.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -179,6 +181,8 @@ impl Cluster {
         tasks.spawn(keep_bundles(self.client.clone(), roots.subscribe(), self.tenure.clone(), stop.clone()));
         let provisioner = Provisioner::new(self.client.clone(), self.settings.clone(), self.tenure.clone(), self.metrics.clone());
         tasks.spawn(provisioner.run(self.outlook.seen.subscribe(), stop.clone()));
+        let publishing = publisher.clone();
+        tasks.spawn(serve_alone(publisher.clone(), self.tenure.clone(), stop.clone()));
         let turn = Turn {
             known,
             events,
@@ -217,7 +221,7 @@ impl Cluster {
         }
         let webhooks = webhook::router(Arc::new(Latest(self.outlook.seen.subscribe())), self.settings);
         tasks.spawn(webhook::serve(self.webhooks, Arc::new(webhooks_tls), webhooks, stop.clone()));
-        *self.look.wire.write() = Some(server.clone());
+        *self.look.wire.write() = Some(Wire { server: server.clone(), publisher: publishing });
         tracing::info!(address = ?self.wire.local_addr().ok(), "proxies are served");
         let serving = server.serve(self.wire, certificate.tls());
         tokio::pin!(serving);
@@ -248,6 +252,16 @@ impl Cluster {
                 }
             }
             stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await?;
+        }
+    }
+}
+
+/// Serves proxies, unless another replica is known to: the one that writes has to know every one of them.
+async fn serve_alone(publisher: Arc<Publisher>, tenure: Tenure, stop: CancellationToken) {
+    loop {
+        publisher.stand_by(tenure.is_another());
+        if stop.run_until_cancelled(tokio::time::sleep(STANDING)).await.is_none() {
+            return;
         }
     }
 }

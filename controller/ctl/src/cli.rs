@@ -49,7 +49,7 @@ pub enum Command {
     ///
     /// Without DIR and --url it asks the controller in the cluster that kubectl would speak to, through the API server.
     #[command(
-        after_help = "Examples:\n  selvage status\n  selvage status examples/bookshop\n  selvage status --url http://127.0.0.1:15420 -o json | jq '.proxies[] | select(.sync != \"Synced\")'"
+        after_help = "Examples:\n  selvage status\n  selvage status examples/bookshop\n  selvage status --url http://127.0.0.1:15420 -o json"
     )]
     Status(Status),
     /// Become a local process of `up` that ends with it

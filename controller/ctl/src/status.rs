@@ -71,6 +71,9 @@ fn table(listing: &Listing, now: Timestamp) -> String {
             let _ = writeln!(text, "{} cannot use {key}: {reason}", proxy.name);
         }
     }
+    if listing.stands_by {
+        text.push_str("(this controller stands by while another replica serves the proxies: ask that one)\n");
+    }
     if listing.proxies.is_empty() {
         text.push_str("(no proxies: there is no Gateway of ours with a running Pod, and no Pod with a sidecar)\n");
     }
@@ -128,7 +131,7 @@ mod tests {
             proxy("shop/new", Role::Sidecar, SyncState::Absent, None),
             rejecting,
         ];
-        let listing = Listing { version: "0.1.0".into(), generation: 7, proxies };
+        let listing = Listing { version: "0.1.0".into(), stands_by: false, generation: 7, proxies };
         let text = table(&listing, "2026-01-01T00:00:00Z".parse().expect("a time"));
         let wanted = "\
 NAME                     ROLE     VERSION  SYNC                 CERTIFICATE

@@ -47,9 +47,16 @@ const PATIENCE: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug)]
 pub struct Tenure {
     until: watch::Receiver<Option<Instant>>,
+    others: watch::Receiver<Option<Instant>>,
 }
 
 impl Tenure {
+    /// Whether another replica was seen to hold it, so lately that it still must. Not so where nobody knows: the API server may be away,
+    /// and this replica the last.
+    pub fn is_another(&self) -> bool {
+        self.others.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
     /// Whether it may write now.
     pub fn holds(&self) -> bool {
         self.until.borrow().is_some_and(|until| Instant::now() < until)
@@ -80,7 +87,8 @@ impl Tenure {
     #[cfg(test)]
     pub fn fixed(holds: bool) -> (watch::Sender<Option<Instant>>, Self) {
         let (sender, until) = watch::channel(holds.then(|| Instant::now() + Duration::from_secs(3600)));
-        (sender, Self { until })
+        let (_, others) = watch::channel(None);
+        (sender, Self { until, others })
     }
 }
 
@@ -116,6 +124,8 @@ pub struct Candidate {
     api: Api<Lease>,
     identity: String,
     until: watch::Sender<Option<Instant>>,
+    /// Until when the lease that another was seen to hold lasts.
+    others: watch::Sender<Option<Instant>>,
     metrics: Arc<Metrics>,
     times: Times,
     /// The holder and resource version seen last, and since when.
@@ -125,9 +135,9 @@ pub struct Candidate {
 impl Candidate {
     /// For the replica `identity`, which no other has.
     pub fn new(client: Client, namespace: &str, identity: String, times: Times, metrics: Arc<Metrics>) -> (Self, Tenure) {
-        let (until, receiver) = watch::channel(None);
-        let candidate = Self { api: Api::namespaced(client, namespace), identity, until, metrics, times, seen: None };
-        (candidate, Tenure { until: receiver })
+        let ((until, own), (others, another)) = (watch::channel(None), watch::channel(None));
+        let candidate = Self { api: Api::namespaced(client, namespace), identity, until, others, metrics, times, seen: None };
+        (candidate, Tenure { until: own, others: another })
     }
 
     /// Runs until stopped, and then lets go, so that another need not wait.
@@ -136,9 +146,15 @@ impl Candidate {
         loop {
             let begun = Instant::now();
             match tokio::time::timeout(PATIENCE, self.attempt()).await {
-                Ok(Ok(true)) => drop(self.until.send_replace(Some(begun + self.times.writes))),
+                Ok(Ok(true)) => {
+                    self.until.send_replace(Some(begun + self.times.writes));
+                    self.others.send_replace(None);
+                }
                 // Somebody else has it.
-                Ok(Ok(false)) => drop(self.until.send_replace(None)),
+                Ok(Ok(false)) => {
+                    self.until.send_replace(None);
+                    self.others.send_replace(Some(begun + self.times.duration));
+                }
                 Ok(Err(error)) => tracing::warn!(error = brief(&error), "the lease cannot be asked for: it is tried again"),
                 Err(_) => tracing::warn!("the lease cannot be asked for in time: it is tried again"),
             }

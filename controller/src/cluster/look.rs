@@ -4,6 +4,8 @@ use super::lease::Tenure;
 use super::metrics::Metrics;
 use super::turn::Outlook;
 use super::watch::WatchState;
+use crate::publish::Publisher;
+use crate::status;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -27,8 +29,17 @@ pub struct Look {
     pub outlook: Outlook,
     /// Whether it writes.
     pub tenure: Tenure,
-    /// Who is connected; none before anything is served.
-    pub wire: Arc<RwLock<Option<Arc<Server>>>>,
+    /// Who serves proxies; none before anything is served.
+    pub wire: Arc<RwLock<Option<Wire>>>,
+}
+
+/// What serves proxies.
+#[derive(Clone)]
+pub struct Wire {
+    /// Their streams.
+    pub server: Arc<Server>,
+    /// What they are given.
+    pub publisher: Arc<Publisher>,
 }
 
 impl Look {
@@ -41,9 +52,9 @@ impl Look {
             .with_state(self.clone())
     }
 
-    /// Figures for Prometheus.
+    /// Figures for Prometheus, and the proxies for `selvage status`.
     pub fn figures(&self) -> Router {
-        Router::new().route("/metrics", get(figures)).with_state(self.clone())
+        Router::new().route("/metrics", get(figures)).route(status::PATH, get(proxies)).with_state(self.clone())
     }
 
     /// How everything is.
@@ -56,7 +67,7 @@ impl Look {
         };
         let watches: serde_json::Map<String, Value> =
             self.metrics.watches().into_iter().map(|(kind, state)| (kind.to_string(), watch(state))).collect();
-        let proxies = self.wire.read().as_ref().map(|server| server.connected()).unwrap_or_default();
+        let proxies = self.wire.read().as_ref().map(|wire| wire.server.connected()).unwrap_or_default();
         let proxies: Vec<Value> = proxies.iter().map(|node| json!({ "name": node.name, "uid": node.uid })).collect();
         let seen = self.outlook.seen.borrow().clone();
         json!({
@@ -82,8 +93,15 @@ async fn readyz(State(look): State<Look>) -> impl IntoResponse {
 }
 
 async fn figures(State(look): State<Look>) -> impl IntoResponse {
-    look.metrics.connected(look.wire.read().as_ref().map_or(0, |server| server.connected().len()));
+    look.metrics.connected(look.wire.read().as_ref().map_or(0, |wire| wire.server.connected().len()));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], look.metrics.text())
+}
+
+async fn proxies(State(look): State<Look>) -> axum::response::Response {
+    match look.wire.read().as_ref() {
+        Some(wire) => axum::Json(wire.publisher.listing()).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the wire is not served yet\n").into_response(),
+    }
 }
 
 /// Serves until stopped.

@@ -54,6 +54,8 @@ pub struct Publisher {
 struct State {
     /// Counts publications that changed something.
     generation: u64,
+    /// Whether another replica serves.
+    stands_by: bool,
     known: BTreeMap<Key, Known>,
     /// How many proxies are given what they share with others, by what it is.
     layers: Vec<Shared>,
@@ -113,6 +115,18 @@ impl Publisher {
         *generation += u64::from(changed);
         self.deliveries.keep(|uid| shares.contains_key(uid));
         too_large
+    }
+
+    /// While another replica serves, every proxy is sent there: only who serves all of them knows what became of what it publishes.
+    pub fn stand_by(&self, stands_by: bool) {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.stands_by, stands_by) != stands_by {
+            tracing::info!(stands_by, "this replica's part in serving proxies has changed");
+        }
+        if stands_by {
+            // Whose sender is dropped is sent away.
+            state.views.clear();
+        }
     }
 
     /// Who must hold `key` at its present version, and who does.
@@ -225,8 +239,8 @@ fn view_of(share: &Share, known: &BTreeMap<Key, Known>, layers: &[Shared], offer
 impl Source for Publisher {
     fn subscribe(&self, node: &Node) -> Option<watch::Receiver<View>> {
         let mut state = self.state.lock();
-        let State { known, layers, offered, shares, views, generation, .. } = &mut *state;
-        let share = shares.get(&node.uid)?;
+        let State { known, layers, offered, shares, views, generation, stands_by, .. } = &mut *state;
+        let share = shares.get(&node.uid).filter(|_| !*stands_by)?;
         let first = || watch::Sender::new(View { generation: *generation, ..view_of(share, known, layers, offered, None) });
         Some(views.entry(node.uid.clone()).or_insert_with(first).subscribe())
     }

@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 pub struct Listing {
     /// The controller's release.
     pub version: String,
+    /// Whether it stands by while another replica serves the proxies, and knows nothing of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stands_by: bool,
     /// How often what is published has changed since the controller started.
     pub generation: u64,
     /// In order of their names.
@@ -116,7 +119,7 @@ impl Publisher {
         });
         let mut proxies: Vec<Proxy> = proxies.collect();
         proxies.sort_by(|one, other| (&one.name, &one.uid).cmp(&(&other.name, &other.uid)));
-        Listing { version: env!("CARGO_PKG_VERSION").into(), generation: state.generation, proxies }
+        Listing { version: env!("CARGO_PKG_VERSION").into(), stands_by: state.stands_by, generation: state.generation, proxies }
     }
 }
 

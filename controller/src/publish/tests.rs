@@ -133,6 +133,22 @@ async fn only_proxies_whose_share_differs_are_told() {
 }
 
 #[test]
+fn who_stands_by_sends_every_proxy_to_who_serves() {
+    let publisher = publisher();
+    let all = publication(&[backend("x", "10.0.0.1")], &[("Pod/shop/a", &["Backend/shop/x#80"], &["a"])]);
+    publisher.publish(&all);
+    let view = subscribed(&publisher, "Pod/shop/a");
+    publisher.stand_by(true);
+    assert!(view.has_changed().is_err(), "sent away");
+    assert_eq!(given(&view), ["Backend/shop/x#80"], "with what it has");
+    publisher.publish(&all);
+    assert!(publisher.subscribe(&node("Pod/shop/a")).is_none());
+    assert!(publisher.listing().stands_by);
+    publisher.stand_by(false);
+    assert_eq!(given(&subscribed(&publisher, "Pod/shop/a")), ["Backend/shop/x#80"]);
+}
+
+#[test]
 fn what_did_not_change_is_not_made_anew() {
     let publisher = publisher();
     let shares: &[(&str, &[&str], &[&str])] = &[("Pod/shop/a", &["+Endpoints/shop/x#80", "AuthorizationPolicy/shop/p"], &[])];

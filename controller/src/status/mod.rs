@@ -13,7 +13,7 @@ mod steady;
 #[cfg(test)]
 mod tests;
 
-pub use page::{ReadError, page, read, read_cluster, serve};
+pub use page::{PATH, ReadError, page, read, read_cluster, serve};
 pub use steady::{PATIENCE, Steady};
 
 use crate::publish::{Delivery, Lag, Publisher, Why};

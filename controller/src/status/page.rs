@@ -14,11 +14,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// Where it is.
-const PATH: &str = "/status";
+pub const PATH: &str = "/status";
 /// The controller's Service in a cluster, and the name of the port that serves the page.
 const SERVICE: &str = "selvage-controller:metrics";
 /// For an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a Service is asked until a replica answers that does not stand by: it chooses one at random each time.
+const ATTEMPTS: usize = 20;
 /// Bytes of the largest answer: tens of thousands of proxies.
 const LARGEST: usize = 64 << 20;
 
@@ -89,8 +91,15 @@ pub async fn read_cluster() -> Result<Listing, ReadError> {
     let failed = |error: kube::Error| ReadError::Cluster(error.to_string());
     let client = kube::Client::try_default().await.map_err(failed)?;
     let path = format!("/api/v1/namespaces/{PLATFORM_NAMESPACE}/services/{SERVICE}/proxy{PATH}");
-    let request = Request::get(path).body(Vec::new()).map_err(|error| ReadError::Cluster(error.to_string()))?;
-    let answer = tokio::time::timeout(PATIENCE, client.request_text(request)).await;
-    let text = answer.map_err(|_| ReadError::Cluster(format!("no answer within {} s", PATIENCE.as_secs())))?.map_err(failed)?;
-    serde_json::from_str(&text).map_err(|error| ReadError::Cluster(format!("it does not answer with a list of proxies: {error}")))
+    for _ in 0..ATTEMPTS {
+        let request = Request::get(&path).body(Vec::new()).map_err(|error| ReadError::Cluster(error.to_string()))?;
+        let answer = tokio::time::timeout(PATIENCE, client.request_text(request)).await;
+        let text = answer.map_err(|_| ReadError::Cluster(format!("no answer within {} s", PATIENCE.as_secs())))?.map_err(failed)?;
+        let listing: Listing = serde_json::from_str(&text)
+            .map_err(|error| ReadError::Cluster(format!("it does not answer with a list of proxies: {error}")))?;
+        if !listing.stands_by {
+            return Ok(listing);
+        }
+    }
+    Err(ReadError::Cluster("every replica that answers stands by for another; try again in a moment".into()))
 }

@@ -30,7 +30,6 @@ use index::Index;
 use selvage_config::{MeshSpec, Resource, VersionKey, keys};
 use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, SpiffeId, Target};
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -78,7 +77,7 @@ struct Facts<'a> {
     workloads: BTreeMap<Name, SpiffeId>,
     /// Of the kinds of routes that lead to a Service port, the first.
     led: BTreeMap<(Name, u16), RouteKind>,
-    index: OnceCell<Index<'a>>,
+    index: Index<'a>,
 }
 
 /// Translates.
@@ -158,13 +157,9 @@ impl<'a> Facts<'a> {
                 Some((name.clone(), SpiffeId::new(trust_domain.clone(), &name.namespace, pod.spec.account()).ok()?))
             });
         let (gateways, workloads) = (gateway_identities(world), workloads.collect());
-        let mut facts = Self { gateways, workloads, led: BTreeMap::new(), index: OnceCell::new(), world };
+        let mut facts = Self { gateways, workloads, led: BTreeMap::new(), index: Index::of(world), world };
         facts.led = facts.led();
         facts
-    }
-
-    fn index(&self) -> &Index<'a> {
-        self.index.get_or_init(|| Index::of(self.world))
     }
 
     /// A route of another namespace says nothing of a Service unless a grant lets it lead there.

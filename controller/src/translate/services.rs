@@ -99,7 +99,7 @@ fn workload(facts: &Facts<'_>, namespace: &str, one: &SliceEndpoint, address: Ip
     if !facts.world.in_cluster() {
         return Some(named);
     }
-    let Some(name) = named else { return Some(facts.index().pod_at(address).cloned()) };
+    let Some(name) = named else { return Some(facts.index.pod_at(address).cloned()) };
     let pod = facts.world.pods.get(&name)?;
     let same = target.and_then(|target| target.uid.as_ref()).is_none_or(|uid| *uid == pod.meta.uid);
     let there = pod.spec.addresses.is_empty() || pod.spec.addresses.contains(&address);

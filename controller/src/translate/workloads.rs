@@ -122,7 +122,7 @@ impl Workload<'_, '_> {
 
     /// The ports it is called at, but those of the proxy, with the Services that lead there.
     fn ports(&self) -> impl Iterator<Item = (u16, Vec<Mapping<'_>>)> {
-        self.facts.index().ports(self.name, self.pod).into_iter().filter(|(number, _)| !PROXY_PORTS.contains(number))
+        self.facts.index.ports(self.name, self.pod).into_iter().filter(|(number, _)| !PROXY_PORTS.contains(number))
     }
 
     /// What it accepts at one of its ports. Every Service that maps to the port is in its chain: its guards hold whatever name a caller used,
