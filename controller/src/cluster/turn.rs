@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 const INTERVAL: Duration = Duration::from_millis(50);
 /// From one look at what proxies acknowledged to the next, at least: a rollout is one change of statuses.
 const DELIVERIES: Duration = Duration::from_millis(500);
+/// From what a proxy acknowledged to the first look at it: others acknowledge the same change in that moment.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// A World and what it came to.
 pub struct Seen {
@@ -115,6 +117,7 @@ impl Turn {
         let mut dirty = true;
         let mut next = Instant::now();
         let mut judged: Option<Instant> = None;
+        let mut looked: Option<Instant> = None;
         loop {
             let judge = judged.unwrap_or(next);
             tokio::select! {
@@ -123,6 +126,8 @@ impl Turn {
                 () = tokio::time::sleep_until(next), if dirty => {
                     let begun = Instant::now();
                     judged = self.turn().await;
+                    // What was published is not acknowledged yet: the first that is said of it is worth a look at once.
+                    looked = None;
                     dirty = false;
                     // Never more than half of the time is spent on it, however large the World is.
                     next = Instant::now() + INTERVAL.max(begun.elapsed());
@@ -145,10 +150,12 @@ impl Turn {
                     if changed.is_err() {
                         return;
                     }
-                    judged = Some(Instant::now() + DELIVERIES);
+                    let soon = Instant::now() + SETTLE;
+                    judged = Some(looked.map_or(soon, |looked| soon.max(looked + DELIVERIES)));
                 }
                 () = tokio::time::sleep_until(judge), if judged.is_some() => {
                     judged = self.judge();
+                    looked = Some(Instant::now());
                 }
             }
         }
