@@ -7,6 +7,8 @@
 mod admission;
 #[path = "cluster/change.rs"]
 mod change;
+#[path = "cluster/chart.rs"]
+mod chart;
 #[path = "cluster/injection.rs"]
 mod injection;
 #[path = "cluster/outage.rs"]

@@ -143,7 +143,7 @@ pub(crate) fn gateway_identities(world: &World) -> BTreeMap<Name, SpiffeId> {
     let ours = |class: &str| world.classes.get(&Name::new("", class)).is_some_and(|class| class.spec.controller_name == CONTROLLER);
     let gateways = world.gateways.iter().filter(|(_, gateway)| ours(&gateway.spec.gateway_class_name));
     let named = gateways.filter_map(|(name, gateway)| {
-        let account = format!("{}-{}", name.name, gateway.spec.gateway_class_name);
+        let account = crate::provision::workload_name(&name.name, &gateway.spec.gateway_class_name);
         Some((name.clone(), SpiffeId::new(trust_domain.clone(), &name.namespace, &account).ok()?))
     });
     named.collect()

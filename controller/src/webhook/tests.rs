@@ -66,10 +66,13 @@ fn pod() -> Value {
 
 #[test]
 fn policies_are_refused_as_files_are_by_object_and_field() {
+    let mut lorry = policy(json!({ "name": "a", "action": "Allow" }));
+    lorry["spec"]["targetRefs"][0]["kind"] = json!("Lorry");
     let cases = [
         (policy(json!({ "name": "a", "action": "Allow", "when": "nonsense(" })), "spec.rules[0].when"),
         (policy(json!({ "name": "a", "action": "Perhaps" })), "spec.rules[0].action"),
         (policy(json!({ "name": "a", "action": "Allow", "form": [] })), "spec.rules[0].form"),
+        (lorry, "spec.targetRefs[0].kind"),
         (mesh("default", json!({ "posture": "Sometimes" })), "spec.posture"),
         (mesh("default", json!({ "trustDomainAliases": ["cluster.local"] })), "spec.trustDomainAliases[0]"),
     ];
