@@ -90,21 +90,29 @@ impl Place {
     /// Adds certificates for the Secrets that listeners name and nobody has made.
     fn secrets(&self, world: &mut World, missing: MissingSecrets) -> Result<Vec<Name>> {
         let mut wanted: BTreeMap<Name, (BTreeSet<String>, BTreeSet<IpAddr>)> = BTreeMap::new();
-        for (gateway, object) in &world.gateways {
-            let address = world.addresses.as_ref().and_then(|addresses| addresses.gateway(gateway));
-            for listener in &object.spec.listeners {
-                let references = listener.tls.iter().flat_map(|tls| tls.certificate_refs.iter().flatten());
-                for reference in references.filter(|reference| reference.kind.as_deref().unwrap_or("Secret") == "Secret") {
-                    let namespace = reference.namespace.clone().unwrap_or_else(|| gateway.namespace.clone());
-                    let name = Name::new(namespace, reference.name.clone());
-                    if world.secrets.contains_key(&name) {
-                        continue;
-                    }
-                    let (names, addresses) = wanted.entry(name).or_default();
-                    names.extend(listener.hostname.clone());
-                    names.insert("localhost".into());
-                    addresses.extend(address.map(IpAddr::from));
+        // What each listener asks for: its owner's namespace, the Gateway that serves it, its host, its references as JSON (kopium gives
+        // Gateways and ListenerSets types of their own).
+        let own = world.gateways.iter().flat_map(|(gateway, object)| {
+            object.spec.listeners.iter().map(move |one| (&gateway.namespace, gateway.clone(), &one.hostname, json!(one.tls)))
+        });
+        let of_sets = world.listener_sets.iter().flat_map(|(set, object)| {
+            let parent = &object.spec.parent_ref;
+            let gateway = Name::new(parent.namespace.clone().unwrap_or_else(|| set.namespace.clone()), parent.name.clone());
+            object.spec.listeners.iter().map(move |one| (&set.namespace, gateway.clone(), &one.hostname, json!(one.tls)))
+        });
+        for (namespace, gateway, hostname, tls) in own.chain(of_sets) {
+            let address = world.addresses.as_ref().and_then(|addresses| addresses.gateway(&gateway));
+            for reference in tls["certificateRefs"].as_array().into_iter().flatten() {
+                let text = |field: &str| reference[field].as_str();
+                let Some(name) = text("name").filter(|_| text("kind").unwrap_or("Secret") == "Secret") else { continue };
+                let name = Name::new(text("namespace").unwrap_or(namespace), name);
+                if world.secrets.contains_key(&name) {
+                    continue;
                 }
+                let (names, addresses) = wanted.entry(name).or_default();
+                names.extend(hostname.clone());
+                names.insert("localhost".into());
+                addresses.extend(address.map(IpAddr::from));
             }
         }
         for (secret, (names, addresses)) in &wanted {
