@@ -3,7 +3,7 @@
 use super::{Deliveries, lag};
 use crate::publish::{Delivery, Why};
 use crate::translate::Status;
-use crate::translate::status::Condition;
+use crate::translate::status::{Condition, Truth};
 use selvage_policy::Key;
 
 const PROGRAMMED: &str = "Programmed";
@@ -15,7 +15,10 @@ pub(super) fn add(object: &Key, status: &mut Status, deliveries: &dyn Deliveries
     let mut problem: Option<Condition> = None;
     for listener in &mut status.listeners {
         let condition = match &listener.resource {
-            None => Condition::fails(PROGRAMMED, "Invalid", "the listener is not accepted as it is written: see its other conditions"),
+            None => {
+                let message = "the listener is not accepted as it is written: see its other conditions";
+                Condition::fails(PROGRAMMED, refusal(&listener.conditions), message)
+            }
             Some(key) => {
                 served += 1;
                 let condition = of(&deliveries.delivery(key, None));
@@ -30,9 +33,10 @@ pub(super) fn add(object: &Key, status: &mut Status, deliveries: &dyn Deliveries
         };
         listener.conditions.push(condition);
     }
-    let nothing = || Condition::fails(PROGRAMMED, "Invalid", "none of its listeners is accepted as it is written: see their conditions");
+    let nothing = |reason| Condition::fails(PROGRAMMED, reason, "none of its listeners is accepted as it is written: see their conditions");
     let own = match problem {
-        _ if served == 0 => nothing(),
+        // A ListenerSet repeats why it is not accepted (NotAllowed, ListenersNotValid); a Gateway is Invalid then.
+        _ if served == 0 => nothing(if object.kind == "ListenerSet" { refusal(&status.conditions) } else { "Invalid" }),
         _ if object.kind == "Gateway" && !deliveries.has_address(object) => Condition::fails(
             PROGRAMMED,
             "AddressNotAssigned",
@@ -42,6 +46,12 @@ pub(super) fn add(object: &Key, status: &mut Status, deliveries: &dyn Deliveries
         None => Condition::holds(PROGRAMMED, PROGRAMMED, ""),
     };
     status.conditions.push(own);
+}
+
+/// Why something is not accepted: its port, its protocol, another listener; where it is accepted all the same, something else is invalid.
+fn refusal(conditions: &[Condition]) -> &'static str {
+    let refused = conditions.iter().find(|condition| condition.kind == "Accepted" && condition.status == Truth::False);
+    refused.map_or("Invalid", |refused| refused.reason)
 }
 
 fn of(delivery: &Delivery) -> Condition {

@@ -91,6 +91,21 @@ fn a_gateway_is_programmed_when_what_is_valid_of_it_is() {
     is(&set.conditions[0], Truth::True, "Programmed", &[]);
 }
 
+#[test]
+fn what_is_not_served_says_why_it_was_refused() {
+    let refused = |reason| vec![Condition::fails("Accepted", reason, "")];
+    let conflicted = ListenerStatus { conditions: refused("HostnameConflict"), ..listener("odd", None) };
+    let status = Status { conditions: refused("ListenersNotValid"), listeners: vec![conflicted], ..Status::default() };
+    for (object, reason) in [("ListenerSet/shop/more", "ListenersNotValid"), ("Gateway/shop/public", "Invalid")] {
+        let done = completed(object, status.clone(), BTreeMap::new(), &said(1, 1, &[]));
+        is(&done.listeners[0].conditions[1], Truth::False, "HostnameConflict", &["not accepted"]);
+        is(&done.conditions[1], Truth::False, reason, &["none of its listeners"]);
+    }
+    let unwelcome = Status { conditions: refused("NotAllowed"), ..Status::default() };
+    let done = completed("ListenerSet/shop/more", unwelcome, BTreeMap::new(), &said(1, 1, &[]));
+    is(&done.conditions[1], Truth::False, "NotAllowed", &[]);
+}
+
 fn orders() -> Target {
     Target::new(TargetKind::Service, "shop", "orders")
 }
