@@ -40,27 +40,44 @@ pub(super) async fn open(
     let node = authenticate(&shared, &request).await?;
     let (send, receive) = mpsc::channel(QUEUE);
     // Ends with the client, with the server, or when the client is too slow.
-    tokio::spawn(run(shared, node, request.into_inner(), send, slot));
+    match node {
+        Some(node) => tokio::spawn(run(shared, node, request.into_inner(), send, slot)),
+        None => tokio::spawn(postpone(shared, request.into_inner(), send, slot)),
+    };
     Ok(ReceiverStream::new(receive))
 }
 
-async fn authenticate(shared: &Shared, request: &Request<Streaming<ToServer>>) -> Result<Node, Status> {
+/// Sends away who cannot be judged yet, as a proxy that is known is: it comes back soon, with no growing pause.
+async fn postpone(
+    shared: Arc<Shared>,
+    mut incoming: Streaming<ToServer>,
+    outgoing: mpsc::Sender<Result<ToClient, Status>>,
+    _slot: OwnedSemaphorePermit,
+) {
+    // Its first message, whatever it says: an answer before it would be taken for a broken stream.
+    let _ = tokio::time::timeout(shared.limits.hello, incoming.message()).await;
+    send_away(&shared, &outgoing).await;
+}
+
+/// Who the client is; none: nobody can tell yet.
+async fn authenticate(shared: &Shared, request: &Request<Streaming<ToServer>>) -> Result<Option<Node>, Status> {
     let peer: SocketAddr = request.remote_addr().ok_or_else(|| Status::internal("a connection without an address"))?;
     let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
     let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) else {
         tracing::warn!(%peer, "a client without a token was refused");
         return Err(Status::unauthenticated("a bearer token is needed"));
     };
-    shared.authenticate.authenticate(token, peer).await.map_err(|error| match error {
-        Unauthenticated::Refused(_) => {
+    match shared.authenticate.authenticate(token, peer).await {
+        Ok(node) => Ok(Some(node)),
+        Err(error @ Unauthenticated::Refused(_)) => {
             tracing::warn!(%peer, %error, "a client's token was refused");
-            Status::unauthenticated("the token is not valid here")
+            Err(Status::unauthenticated("the token is not valid here"))
         }
-        Unauthenticated::NotYet(_) => {
+        Err(error @ Unauthenticated::NotYet(_)) => {
             tracing::info!(%peer, %error, "a client's token cannot be judged yet: it is to come back");
-            Status::unavailable("the token cannot be judged yet: come back soon")
+            Ok(None)
         }
-    })
+    }
 }
 
 async fn run(

@@ -45,6 +45,9 @@ pub struct Tokens;
 impl Authenticate for Tokens {
     async fn authenticate(&self, token: &str, peer: SocketAddr) -> Result<Node, Unauthenticated> {
         assert!(peer.ip().is_loopback());
+        if token.starts_with("early-") {
+            return Err(Unauthenticated::NotYet("nobody knows it yet".into()));
+        }
         match token.strip_prefix("token-") {
             Some(uid) => Ok(Node { uid: uid.into(), name: format!("shop/{uid}") }),
             None => Err(Unauthenticated::Refused("unknown token".into())),

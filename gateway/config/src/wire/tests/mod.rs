@@ -122,6 +122,19 @@ async fn a_client_that_does_not_prove_who_it_is_gets_nothing() {
 }
 
 #[tokio::test]
+async fn a_client_that_cannot_be_judged_yet_is_told_when_to_come_back() {
+    let (authority, book, controller) = world(quick()).await;
+    book.publish("a", view(&[policy("x", json!(1))], &[]));
+    let proxy = Proxy::default();
+    let running = connect(options(&authority, controller.address, "early-a"), &proxy);
+    let connection = running.client.connection();
+    until("sent away", || connection.borrow().error.is_some()).await;
+    let error = connection.borrow().error.clone().unwrap_or_default();
+    assert!(error.contains("come back in"), "{error}");
+    assert!(proxy.steps().is_empty() && controller.server.connected().is_empty());
+}
+
+#[tokio::test]
 async fn a_client_does_not_speak_to_a_server_it_cannot_verify() {
     let (authority, book, controller) = world(quick()).await;
     book.publish("a", view(&[policy("x", json!(1))], &[]));
