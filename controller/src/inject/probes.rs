@@ -27,7 +27,12 @@ pub(super) fn known(spec: &PodSpec) -> Probes {
     let sidecar = spec.init_containers.iter().flatten().find(|container| container.name == SIDECAR);
     let variable = sidecar.and_then(|container| container.env.iter().flatten().find(|variable| variable.name == VARIABLE));
     let text = variable.and_then(|variable| variable.value.as_deref()).unwrap_or_default();
-    serde_json::from_str(text).unwrap_or_default()
+    serde_json::from_str(&text.replace("$$", "$")).unwrap_or_default()
+}
+
+/// As the value of [`VARIABLE`]: the kubelet reads `$(NAME)` there as a reference, and `$$` as a dollar.
+pub(super) fn written(probes: &Probes) -> String {
+    serde_json::to_string(probes).expect("a map of texts to JSON is JSON").replace('$', "$$")
 }
 
 /// Points every probe that goes through the network at the sidecar; what they were.

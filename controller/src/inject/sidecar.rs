@@ -67,8 +67,7 @@ fn proxy(settings: &Settings, trust_domain: &TrustDomain, probes: &Probes) -> Va
         mounts.push(instead_of_api_token());
     }
     if let (false, Some(env)) = (probes.is_empty(), container["env"].as_array_mut()) {
-        let text = serde_json::to_string(probes).expect("a map of texts to JSON is JSON");
-        env.push(json!({ "name": probes::VARIABLE, "value": text }));
+        env.push(json!({ "name": probes::VARIABLE, "value": probes::written(probes) }));
     }
     container
 }

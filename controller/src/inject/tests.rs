@@ -242,6 +242,15 @@ fn a_container_that_came_after_ours_is_seen_to_as_well() {
 }
 
 #[test]
+fn a_dollar_in_a_probe_is_one_after_the_kubelet_has_read_it() {
+    let probed = pod(json!({ "containers": [{ "name": "app", "livenessProbe": { "httpGet": { "path": "/$(HOME)$$", "port": 80 } } }] }));
+    let once = injected(&probed);
+    let value = env(container(&once, "initContainers", SIDECAR), probes::VARIABLE).expect("probes").to_string();
+    assert!(value.contains("/$$(HOME)$$$$"), "{value}");
+    assert_eq!(injected(&once), once);
+}
+
+#[test]
 fn a_pod_that_claims_to_have_a_sidecar_gets_a_real_one() {
     let mut claims = pod(json!({ "initContainers": [{ "name": "selvage-proxy", "image": "mine", "restartPolicy": "Always" }] }));
     claims["metadata"]["annotations"] = json!({ STATUS: "{}" });
