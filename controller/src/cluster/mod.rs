@@ -6,8 +6,8 @@
 //!      └── statuses, roots, mesh_config, authority ◄──────┘   by the replica that holds the lease
 //! ```
 //!
-//! Every replica watches, translates and serves; one writes. With the API server away proxies are served from memory and the watches
-//! keep trying; nothing that was known is forgotten.
+//! Every replica watches and translates; the one that holds the lease serves proxies and writes, and so does each where nobody knows of
+//! a holder. With the API server away proxies are served from memory and the watches keep trying; nothing that was known is forgotten.
 //!
 //! # What it may do
 //!
