@@ -5,15 +5,12 @@
 
 use crate::settings::{AccessLog, PullPolicy, Settings};
 use crate::world::PLATFORM_NAMESPACE;
+use selvage_config::ports;
 use selvage_policy::TrustDomain;
 use serde_json::{Value, json};
 
 /// User and group of every proxy.
-pub const PROXY_UID: i64 = 2173;
-/// Where a proxy answers `/healthz`, `/readyz` and, in a sidecar, the application's probes.
-pub const HEALTH_PORT: u16 = 15315;
-/// Where a proxy answers `/metrics`.
-pub const METRICS_PORT: u16 = 15320;
+pub const PROXY_UID: i64 = ports::PROXY_USER as i64;
 /// The audience of a proxy's token: it is good for nothing else.
 pub const TOKEN_AUDIENCE: &str = "selvage.dev/controller";
 /// The ConfigMap with the trusted roots, in every namespace.
@@ -77,13 +74,13 @@ pub fn proxy(which: Proxy, settings: &Settings, trust_domain: &TrustDomain) -> V
             { "name": "SELVAGE_POD_NAME", "valueFrom": from_pod("metadata.name") },
             { "name": "SELVAGE_NODE", "value": "$(SELVAGE_POD_NAMESPACE)/$(SELVAGE_POD_NAME)" },
         ],
-        "ports": [{ "name": "selvage-metrics", "containerPort": METRICS_PORT, "protocol": "TCP" }],
+        "ports": [{ "name": "selvage-metrics", "containerPort": ports::METRICS, "protocol": "TCP" }],
         "startupProbe": {
-            "httpGet": { "path": "/readyz", "port": HEALTH_PORT },
+            "httpGet": { "path": "/readyz", "port": ports::HEALTH },
             "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": START_SECONDS,
         },
         "readinessProbe": {
-            "httpGet": { "path": "/readyz", "port": HEALTH_PORT },
+            "httpGet": { "path": "/readyz", "port": ports::HEALTH },
             "periodSeconds": 5, "timeoutSeconds": 2, "failureThreshold": 2,
         },
         "resources": resources,

@@ -1,13 +1,14 @@
 //! What a Pod with a sidecar must not have.
 
 use super::{INIT, SIDECAR};
-use crate::containers::{HEALTH_PORT, METRICS_PORT, PROXY_UID, VOLUMES};
+use crate::containers::{PROXY_UID, VOLUMES};
 use crate::world::Fault;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
+use selvage_config::ports;
 use selvage_policy::Key;
 
-/// Ports that the sidecar listens on: outbound and inbound capture, health, metrics, admin.
-const SIDECAR_PORTS: [u16; 5] = [15301, 15306, HEALTH_PORT, METRICS_PORT, 15390];
+/// Ports that the sidecar listens on.
+const SIDECAR_PORTS: [u16; 5] = [ports::OUTBOUND, ports::INBOUND, ports::HEALTH, ports::METRICS, ports::ADMIN];
 
 /// Everything that is in the way. `injected`: an earlier run of ours has been here, so what has our names is ours.
 pub(super) fn check(key: &Key, spec: &PodSpec, injected: bool) -> Vec<Fault> {

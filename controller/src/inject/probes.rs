@@ -4,9 +4,9 @@
 //! sidecar's health port, with a path that says which probe is meant, and the sidecar performs the original, which it is given.
 
 use super::SIDECAR;
-use crate::containers::HEALTH_PORT;
 use crate::world::Fault;
 use k8s_openapi::api::core::v1::PodSpec;
+use selvage_config::ports::HEALTH;
 use selvage_policy::Key;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ pub(super) fn rewrite(key: &Key, spec: &mut Value, known: &Probes) -> Result<Pro
                     Ok(Some(original)) => {
                         let fields: Map<String, Value> = original.as_object().cloned().unwrap_or_default();
                         let timing = fields.into_iter().filter(|(field, _)| !ACTIONS.contains(&field.as_str()));
-                        let action = ("httpGet".to_string(), json!({ "path": path, "port": HEALTH_PORT }));
+                        let action = ("httpGet".to_string(), json!({ "path": path, "port": HEALTH }));
                         *probe = Value::Object(timing.chain([action]).collect());
                         probes.insert(path, original);
                     }
@@ -73,11 +73,11 @@ fn original(probe: &Value, path: &str, ports: &BTreeMap<String, u16>, known: &Pr
     if asked.get("host").and_then(Value::as_str).is_some_and(|host| !host.is_empty()) {
         return Ok(None);
     }
-    if action == "httpGet" && asked["port"] == json!(HEALTH_PORT) {
+    if action == "httpGet" && asked["port"] == json!(HEALTH) {
         return match known.get(path) {
             // What stands in the Pod may be anybody's: it passes the same checks as a probe.
             Some(earlier) if asked["path"] == json!(path) => original(earlier, path, ports, &Probes::new()),
-            _ => Err(("httpGet.port".into(), format!("{HEALTH_PORT} is a port of the sidecar: name the application's own"))),
+            _ => Err(("httpGet.port".into(), format!("{HEALTH} is a port of the sidecar: name the application's own"))),
         };
     }
     let number = match &asked["port"] {

@@ -2,10 +2,11 @@
 
 use super::Port;
 use super::names::{CLASS_LABEL, GATEWAY_LABEL, label_value, workload_name};
-use crate::containers::{self, HEALTH_PORT, PROXY_UID, Proxy};
+use crate::containers::{self, PROXY_UID, Proxy};
 use crate::gateway_api::GatewaySpec;
 use crate::settings::{Settings, TrafficPolicy};
 use crate::world::{INJECT, Object};
+use selvage_config::ports::HEALTH;
 use selvage_policy::TrustDomain;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -136,7 +137,7 @@ impl Plan<'_> {
     fn pod(&self) -> Value {
         let mut container = containers::proxy(Proxy::Edge, self.settings, self.trust_domain);
         container["livenessProbe"] = json!({
-            "httpGet": { "path": "/healthz", "port": HEALTH_PORT },
+            "httpGet": { "path": "/healthz", "port": HEALTH },
             "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3,
         });
         json!({

@@ -316,6 +316,18 @@ fn a_node_is_what_its_pod_proves() {
 }
 
 #[test]
+fn proxies_of_a_gateway_with_the_longest_name_serve_it() {
+    let name: &'static str = Box::leak("g".repeat(253).into_boxed_str());
+    let account: &'static str = Box::leak(crate::provision::workload_name(name, "selvage").into_boxed_str());
+    let mut edge = Pod::bare("edge", "shop", account, "10.1.0.40");
+    edge.labels = json!({crate::provision::GATEWAY_LABEL: crate::provision::label_value(name)});
+    let translation = translated(&world(&[gateway(name, "shop", "shop-tls"), edge.json()]));
+    let view = translation.nodes.get(&uid("edge")).expect("it is a node");
+    assert_eq!(view.name, name);
+    assert_eq!(translation.identities[view].account(), account);
+}
+
+#[test]
 fn a_proxy_sees_what_its_paths_need_and_nothing_of_others() {
     let mesh_route = |name: &str, namespace: &str, to: (&str, &str)| {
         let parent = json!([{"group": "", "kind": "Service", "name": to.1, "namespace": to.0}]);
