@@ -21,8 +21,8 @@ const NOBODY: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
 ];
-/// Ports to try it with.
-const PORTS: std::ops::Range<u16> = 8080..8400;
+/// The first port to try it with; more than can be excluded follow.
+const FIRST: u16 = 8080;
 
 /// Why the rules do not do what they say.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ pub(super) fn prove(exclusions: &Exclusions) -> Result<Vec<Family>, ProofError> 
 fn target(family: Family, exclusions: &Exclusions) -> Option<SocketAddr> {
     let of_family = |address: &&IpAddr| address.is_ipv4() == (family == Family::V4);
     let address = NOBODY.iter().filter(of_family).find(|address| !exclusions.outbound_cidrs.contain(**address))?;
-    let port = PORTS.into_iter().find(|port| !exclusions.outbound_ports.contains(*port))?;
+    let port = (FIRST..).take(1024).find(|port| !exclusions.outbound_ports.contains(*port))?;
     Some(SocketAddr::new(*address, port))
 }
 

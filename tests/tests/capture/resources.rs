@@ -27,6 +27,13 @@ pub fn deny(path: &str) -> Value {
     json!({ "rules": [{ "name": "r", "action": "Deny", "to": [{ "paths": [path] }] }] })
 }
 
+/// The same on these ports only: a path is unknown on opaque TCP, and what is unknown matches where it denies.
+fn deny_on(path: &str, ports: &[u16]) -> Value {
+    let mut spec = deny(path);
+    spec["rules"][0]["to"][0]["ports"] = json!(ports);
+    spec
+}
+
 impl Pod {
     fn identity(&self) -> SpiffeId {
         identity("shop", self.service)
@@ -104,7 +111,7 @@ pub fn of_orders(authority: &Authority, mode: MeshMode) -> Resources {
         // A mesh route of `stock`: it holds for the Service's address, not for a pod's.
         .route("stock", &keys::backend("shop", "stock", 80), "/routed", &keys::backend("shop", "stock", 80))
         .policy("AuthorizationPolicy", "inside", &deny("/admin/*"), &[Target::new(TargetKind::Service, "shop", "orders")])
-        .policy("AuthorizationPolicy", "workload", &deny("/hidden/*"), &[ORDERS.workload()])
+        .policy("AuthorizationPolicy", "workload", &deny_on("/hidden/*", &[7000, 8080]), &[ORDERS.workload()])
 }
 
 /// The proxy of `peer`: what its own workload is told, and nothing of the edge.
@@ -117,5 +124,5 @@ pub fn of_stock(authority: &Authority, mode: MeshMode) -> Resources {
         .listener(&keys::inbound("shop", "stock-0", 5432), &db)
         .listener(&keys::inbound_any("shop", "stock-0"), &STOCK.inbound(None, mode))
         .listener(&keys::outbound_any("shop", "stock-0"), &STOCK.outbound())
-        .policy("AuthorizationPolicy", "stock", &deny("/admin/*"), &[STOCK.workload()])
+        .policy("AuthorizationPolicy", "stock", &deny_on("/admin/*", &[8080, 8090]), &[STOCK.workload()])
 }
