@@ -10,6 +10,7 @@
 use super::gateways::bound_port;
 use super::index::Mapping;
 use super::{Facts, Translation, outermost, services};
+use crate::provision::{GATEWAY_LABEL, label_value};
 use crate::world::{Name, Object, PLATFORM_NAMESPACE, Pod};
 use selvage_config::resource::backend::AppProtocol;
 use selvage_config::resource::listener::{
@@ -21,9 +22,6 @@ use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, SpiffeId, Target};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-
-/// The label by which a Pod of a Gateway's own Deployment says whose it is (GEP-1762).
-pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 pub(super) fn translate(facts: &Facts<'_>, translation: &mut Translation) {
     for (name, identity) in &facts.workloads {
@@ -58,9 +56,10 @@ fn view(facts: &Facts<'_>, name: &Name, pod: &Object<Pod>) -> Option<Key> {
         // Without its own address it would be told of nothing to accept: it comes back when it has one.
         return (!pod.spec.addresses.is_empty()).then(|| name.key("Pod"));
     }
-    let gateway = Name::new(name.namespace.clone(), pod.meta.labels.get(GATEWAY_NAME)?.clone());
-    let identity = facts.gateways.get(&gateway)?;
-    (identity.account() == pod.spec.account()).then(|| gateway.key("Gateway"))
+    let label = pod.meta.labels.get(GATEWAY_LABEL)?;
+    let mut near = facts.gateways.iter().filter(|(gateway, _)| gateway.namespace == name.namespace);
+    let serves = |(gateway, identity): &(&Name, &SpiffeId)| label_value(&gateway.name) == *label && identity.account() == pod.spec.account();
+    near.find(serves).map(|(gateway, _)| gateway.key("Gateway"))
 }
 
 /// One workload with its sidecar.

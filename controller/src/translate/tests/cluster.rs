@@ -316,6 +316,16 @@ fn a_node_is_what_its_pod_proves() {
 }
 
 #[test]
+fn a_gateway_whose_name_does_not_fit_a_label_has_its_nodes_too() {
+    let name = "a-name-that-is-longer-than-the-sixty-three-characters-of-a-label";
+    let mut edge = Pod::bare("long", "shop", "", "10.1.0.40").json();
+    edge["metadata"]["labels"] = json!({"gateway.networking.k8s.io/gateway-name": crate::provision::label_value(name)});
+    edge["spec"]["serviceAccountName"] = json!(crate::provision::workload_name(name, "selvage"));
+    let translation = translated(&world(&[gateway(name, "shop", "shop-tls"), edge]));
+    assert_eq!(translation.nodes[&uid("long")], Key::new("Gateway", "shop", name));
+}
+
+#[test]
 fn a_proxy_sees_what_its_paths_need_and_nothing_of_others() {
     let mesh_route = |name: &str, namespace: &str, to: (&str, &str)| {
         let parent = json!([{"group": "", "kind": "Service", "name": to.1, "namespace": to.0}]);
