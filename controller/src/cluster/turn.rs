@@ -114,6 +114,7 @@ impl Turn {
     /// Runs until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut deliveries = self.publisher.deliveries();
+        self.steady.begin(Instant::now().into_std());
         let mut dirty = true;
         let mut next = Instant::now();
         let mut judged: Option<Instant> = None;
@@ -220,11 +221,19 @@ impl Turn {
 
     /// What is to be said of each object, now that so much of it is in force; and when to look again.
     fn judge(&mut self) -> Option<Instant> {
-        let seen = self.outlook.seen.borrow().clone()?;
+        let (seen, now) = (self.outlook.seen.borrow().clone()?, Instant::now());
+        if self.publisher.stands_by() {
+            // The replica that serves knows better; should this one take over, it begins anew.
+            self.steady.begin(now.into_std());
+            self.outlook.statuses.send_replace(None);
+            return None;
+        }
         let addresses = addresses(&seen);
         let reachable = addresses.iter().filter(|(_, given)| !given.is_empty()).map(|(gateway, _)| gateway.clone()).collect();
         let completed = complete(&seen.translation, &Published { publisher: &self.publisher, addresses: &reachable });
-        let (completed, again) = self.steady.say(completed, Instant::now().into_std());
+        let (completed, again) = self.steady.say(completed, now.into_std());
+        let again = again.map(Instant::from_std);
+        let Some(completed) = completed else { return again };
         let said = |(key, status): (Key, _)| {
             let given = addresses.get(&key).into_iter().flatten().filter_map(|one| serde_json::to_value(one).ok());
             let addresses = (key.kind == "Gateway").then(|| given.collect());
@@ -236,6 +245,6 @@ impl Turn {
             *present = Some(Arc::new(statuses));
             changed
         });
-        again.map(Instant::from_std)
+        again
     }
 }

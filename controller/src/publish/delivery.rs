@@ -61,6 +61,11 @@ impl Deliveries {
         self.changed.subscribe()
     }
 
+    /// Has whoever watches look again.
+    pub(super) fn stir(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
     /// An Ack lists all that stands rejected, so it replaces what was said before.
     pub(super) fn acknowledged(&self, node: &Node, view: &View, ack: &Ack) {
         self.hear(node, |heard| {
@@ -85,7 +90,7 @@ impl Deliveries {
         if let Some(heard) = self.nodes.lock().get_mut(&node.uid) {
             note(heard);
         }
-        self.changed.send_modify(|count| *count += 1);
+        self.stir();
     }
 
     /// Forgets every proxy that is not among these: so there are never more than there are proxies.

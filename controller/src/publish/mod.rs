@@ -122,11 +122,17 @@ impl Publisher {
         let mut state = self.state.lock();
         if std::mem::replace(&mut state.stands_by, stands_by) != stands_by {
             tracing::info!(stands_by, "this replica's part in serving proxies has changed");
+            self.deliveries.stir();
         }
         if stands_by {
             // Whose sender is dropped is sent away.
             state.views.clear();
         }
+    }
+
+    /// Whether another replica serves the proxies.
+    pub fn stands_by(&self) -> bool {
+        self.state.lock().stands_by
     }
 
     /// Who must hold `key` at its present version, and who does.

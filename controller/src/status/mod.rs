@@ -14,7 +14,7 @@ mod steady;
 mod tests;
 
 pub use page::{PATH, ReadError, page, read, read_cluster, serve};
-pub use steady::{PATIENCE, Steady};
+pub use steady::{GRACE, PATIENCE, Steady};
 
 use crate::publish::{Delivery, Lag, Publisher, Why};
 use crate::translate::{Status, Translation};

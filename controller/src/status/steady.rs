@@ -9,22 +9,39 @@ use std::time::{Duration, Instant};
 /// How long what held may lag before it is said: longer than a proxy takes to come up and take its configuration.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long after a controller begins to serve nothing is said while anything lags: its proxies have yet to come, and what was said before
+/// by another, or before a restart, is nearer to the truth.
+pub const GRACE: Duration = Duration::from_secs(4);
+
 /// The object, the part of its status, and the condition.
 type Place = (Key, String, &'static str);
 
 /// What was said last, and since when it would have been something else.
 #[derive(Debug, Default)]
 pub struct Steady {
+    begun: Option<Instant>,
     said: BTreeMap<Key, Status>,
     lagging: BTreeMap<Place, Instant>,
 }
 
 impl Steady {
-    /// What is to be said at `now`, and when to look again even if nothing changes.
+    /// Begins anew: nothing was said, and every proxy has yet to come.
+    pub fn begin(&mut self, now: Instant) {
+        *self = Self { begun: Some(now), ..Self::default() };
+    }
+
+    /// What is to be said at `now` (nothing yet, in [`GRACE`]), and when to look again even if nothing changes.
     ///
     /// A condition that was said to hold of this very generation of an object, and only lags, is said to hold until it has lagged
     /// for [`PATIENCE`]. Whatever else differs is said at once.
-    pub fn say(&mut self, mut next: BTreeMap<Key, Status>, now: Instant) -> (BTreeMap<Key, Status>, Option<Instant>) {
+    pub fn say(&mut self, mut next: BTreeMap<Key, Status>, now: Instant) -> (Option<BTreeMap<Key, Status>>, Option<Instant>) {
+        if let Some(end) = self.begun.map(|begun| begun + GRACE) {
+            let any = next.values_mut().any(|status| parts(status).iter().any(|(_, conditions)| conditions.iter().any(lags)));
+            if any && now < end {
+                return (None, Some(end));
+            }
+            self.begun = None;
+        }
         let mut lagging = BTreeMap::new();
         for (object, status) in &mut next {
             let Some(before) = self.said.get(object).filter(|before| before.observed_generation == status.observed_generation) else {
@@ -45,7 +62,7 @@ impl Steady {
         }
         self.lagging = lagging;
         self.said.clone_from(&next);
-        (next, self.lagging.values().min().map(|since| *since + PATIENCE))
+        (Some(next), self.lagging.values().min().map(|since| *since + PATIENCE))
     }
 }
 

@@ -201,7 +201,8 @@ fn two(generation: i64, programmed: Condition, enforced: Condition) -> BTreeMap<
 }
 
 /// What is said of the two.
-fn truths(said: &BTreeMap<Key, Status>) -> (Truth, Truth) {
+fn truths(said: &Option<BTreeMap<Key, Status>>) -> (Truth, Truth) {
+    let said = said.as_ref().expect("something is said");
     (said[&key("Gateway/shop/public")].conditions[0].status, said[&key("AuthorizationPolicy/shop/p")].parents[0].conditions[1].status)
 }
 
@@ -232,4 +233,18 @@ fn what_lags_for_a_moment_is_not_said() {
     assert_eq!(truths(&steady.say(wrong(1), begin + 32 * second).0), bad);
     assert_eq!(truths(&steady.say(good(1), begin + 33 * second).0), fine);
     assert_eq!(truths(&steady.say(lagging(2), begin + 34 * second).0), bad, "it held of another generation");
+}
+
+#[test]
+fn before_proxies_had_time_to_come_nothing_is_said() {
+    let good = || two(1, Condition::holds("Programmed", "Programmed", ""), Condition::holds("Enforced", "Enforced", ""));
+    let lagging = || two(1, Condition::holds("Programmed", "Programmed", ""), Condition::fails("Enforced", "Lagging", "x"));
+    let (begin, second) = (std::time::Instant::now(), std::time::Duration::from_secs(1));
+    let mut steady = Steady::default();
+    steady.begin(begin);
+    assert_eq!(steady.say(lagging(), begin + second), (None, Some(begin + GRACE)));
+    assert_eq!(truths(&steady.say(lagging(), begin + GRACE).0), (Truth::True, Truth::False));
+    steady.begin(begin);
+    assert_eq!(truths(&steady.say(good(), begin + second).0), (Truth::True, Truth::True), "all have come");
+    assert_eq!(truths(&steady.say(lagging(), begin + 2 * second).0), (Truth::True, Truth::True));
 }
