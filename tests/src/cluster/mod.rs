@@ -63,7 +63,20 @@ impl Cluster {
         let chart = root().join("charts/selvage");
         let chart = chart.to_str().expect("the path is UTF-8");
         let image = format!("image.tag={}", env!("CARGO_PKG_VERSION"));
-        helm(&["install", "selvage", chart, "-n", SYSTEM, "--create-namespace", "--set", &image, "--wait", "--timeout", "180s"]);
+        helm(&[
+            "upgrade",
+            "--install",
+            "selvage",
+            chart,
+            "-n",
+            SYSTEM,
+            "--create-namespace",
+            "--set",
+            &image,
+            "--wait",
+            "--timeout",
+            "180s",
+        ]);
         eprintln!("measured: helm install: {:.1?} after the start", begun.elapsed());
 
         // The certificate of the HTTPS listener is the user's own: here one of a test authority.

@@ -29,7 +29,7 @@ async fn a_bad_policy_is_refused_with_its_field_and_the_good_one_stays() {
     for (old, new, wanted) in [
         ("action: Allow", "action: Perhaps", "action"),
         ("paths: [\"/orders/*\"]", "paths: [\"/a/../b\"]", "paths"),
-        ("methods: [GET]", "methods: [GET], hosts: [a]", "hosts"),
+        ("methods: [GET]", "methods: [GET], hots: [a]", "hots"),
         ("key: request.headers[\"x-client\"]", "key: request.headers[", "key"),
         ("requests: 20", "requests: 0", "requests"),
         ("targetRefs: [{ kind: Service, name: orders }]\n  rules", "targetRefs: [{ kind: Lorry, name: orders }]\n  rules", "Lorry"),
