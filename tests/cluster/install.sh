@@ -76,7 +76,7 @@ do_images() {
     image "$IMAGES" coredns "$BIN/coredns" -- --name "$DNS_IMAGE" --entrypoint /coredns "/coredns=$BIN/coredns"
 }
 image() { # FOLDER NAME INPUT... -- ARGUMENTS OF .ci/image
-    local o=$1/$2.tar n=$2 in=(../../.ci/image env.sh)
+    local o=$1/$2.tar n=$2 in=(../../.ci/image env.sh install.sh)
     shift 2
     while [ "$1" != -- ]; do in+=("$1"); shift; done
     shift
@@ -163,7 +163,7 @@ do_suite() {
     fi
     image "$o" echo-basic "$BIN/echo-basic" "$CRDS/images.txt" -- "${basic[@]}" --user 65532:65532 --entrypoint /echo-basic "/echo-basic=$BIN/echo-basic"
     image "$o" echo-advanced "$BIN/echo-client" "$BIN/echo-server" "$CRDS/images.txt" -- "${advanced[@]}" --user 1338:1338 \
-        --entrypoint /usr/local/bin/server "/usr/local/bin/server=$BIN/echo-server" "/usr/local/bin/client=$BIN/echo-client" \
+        --entrypoint /usr/local/bin/server "/usr/local/bin/server=$BIN/echo-server" "/usr/bin/client=$BIN/echo-client" \
         "/cert.crt=$o/echo.crt" "/cert.key=$o/echo.key"
     GO=go
 }
