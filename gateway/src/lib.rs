@@ -33,7 +33,7 @@ pub enum Command {
     ///
     /// A change that cannot be used is refused with its error and what was in force stays. SIGTERM and Ctrl-C drain: no new connections,
     /// and requests under way finish.
-    Run(Run),
+    Run(Box<Run>),
     /// Say whether a resource file could be put in force
     Check(Check),
 }

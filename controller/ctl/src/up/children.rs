@@ -39,10 +39,21 @@ pub struct ProcessSpec {
     pub command: Vec<String>,
     /// Variables beside our own.
     pub environment: BTreeMap<String, String>,
+    /// Variables by which it finds Services, where `environment` does not have them. As in Kubernetes they are those of its start: a Service
+    /// more restarts nobody.
+    pub services: BTreeMap<String, String>,
     /// Where it runs.
     pub directory: PathBuf,
     /// Addresses that accept connections once it is ready.
     pub listens: Vec<SocketAddr>,
+}
+
+impl ProcessSpec {
+    /// Whether a process of this spec may run on where `other` is wanted.
+    fn serves_as(&self, other: &Self) -> bool {
+        let Self { command, environment, services: _, directory, listens } = self;
+        *command == other.command && *environment == other.environment && *directory == other.directory && *listens == other.listens
+    }
 }
 
 /// A process that is kept running.
@@ -74,8 +85,8 @@ impl Children {
 
     /// Makes exactly `wanted` run: new ones are started, changed ones are started anew, others are ended.
     pub async fn run(&mut self, wanted: BTreeMap<String, ProcessSpec>) {
-        let stale: Vec<String> =
-            self.running.iter().filter(|(name, old)| wanted.get(*name) != Some(&old.spec)).map(|(name, _)| name.clone()).collect();
+        let stays = |name: &String, old: &Running| wanted.get(name).is_some_and(|new| old.spec.serves_as(new));
+        let stale: Vec<String> = self.running.iter().filter(|(name, old)| !stays(name, old)).map(|(name, _)| name.clone()).collect();
         self.end(stale).await;
         for (name, spec) in wanted {
             if !self.running.contains_key(&name) {
@@ -186,6 +197,7 @@ fn start(spec: &ProcessSpec, launcher: Option<&Path>) -> io::Result<Child> {
     };
     command
         .args(arguments)
+        .envs(&spec.services)
         .envs(&spec.environment)
         .env("PATH", path())
         .current_dir(&spec.directory)
@@ -232,6 +244,7 @@ mod tests {
         ProcessSpec {
             command: vec!["sh".into(), "-c".into(), script.into()],
             environment: BTreeMap::from([("GREETING".to_string(), "hello".to_string())]),
+            services: BTreeMap::new(),
             directory: std::env::temp_dir(),
             listens: Vec::new(),
         }
@@ -280,6 +293,8 @@ mod tests {
         children.run(BTreeMap::from([("kept".into(), kept.clone()), ("changed".into(), changed)])).await;
         until(&say, "kept ").await;
         until(&say, "first").await;
+        // A Service more is nothing to it.
+        let kept = ProcessSpec { services: BTreeMap::from([("LATER_SERVICE_HOST".into(), "127.64.16.9".into())]), ..kept };
         children.run(BTreeMap::from([("kept".into(), kept), ("changed".into(), shell("echo second; exec sleep 60"))])).await;
         until(&say, "second").await;
         assert_eq!(say.said().matches("kept | kept").count(), 1);

@@ -23,20 +23,24 @@ pub fn processes(world: &World, directory: &Path) -> (BTreeMap<String, ProcessSp
     let alone = |namespace: &str| world.pods.keys().all(|name| name.namespace == namespace);
     for (name, pod) in &world.pods {
         let Some(own) = world.addresses.as_ref().and_then(|addresses| addresses.process(name)) else { continue };
-        let mut shared = services(world, name);
+        let services = services(world, name);
+        let mut shared = BTreeMap::new();
         shared.insert("LISTEN_HOST".into(), own.to_string());
         shared.insert("POD_NAME".into(), name.name.clone());
         shared.insert("POD_NAMESPACE".into(), name.namespace.clone());
         shared.insert("POD_IP".into(), own.to_string());
         for (index, container) in pod.spec.spec.containers.iter().enumerate() {
-            let mut environment = shared.clone();
+            let mut environment: BTreeMap<String, String> = shared.clone();
+            let known = |own: &BTreeMap<String, String>| {
+                services.iter().chain(own).map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>()
+            };
             for variable in container.env.iter().flatten() {
                 // References to ConfigMaps and Secrets are not followed on a laptop.
-                let value = expand(variable.value.as_deref().unwrap_or_default(), &environment);
+                let value = expand(variable.value.as_deref().unwrap_or_default(), &known(&environment));
                 environment.insert(variable.name.clone(), value);
             }
             let words = container.command.iter().flatten().chain(container.args.iter().flatten());
-            let command: Vec<String> = words.map(|word| expand(word, &environment)).collect();
+            let command: Vec<String> = words.map(|word| expand(word, &known(&environment))).collect();
             if container.command.as_ref().is_none_or(Vec::is_empty) {
                 let problem =
                     "command: is required, because a laptop runs processes and no images: write the program and its arguments".into();
@@ -51,7 +55,7 @@ pub fn processes(world: &World, directory: &Path) -> (BTreeMap<String, ProcessSp
                 shown = format!("{shown}.{}", container.name);
             }
             let directory = container.working_dir.as_ref().map_or_else(|| directory.to_path_buf(), |below| directory.join(below));
-            specs.insert(shown, ProcessSpec { command, environment, directory, listens });
+            specs.insert(shown, ProcessSpec { command, environment, services: services.clone(), directory, listens });
         }
     }
     (specs, unrunnable)
@@ -127,8 +131,8 @@ mod tests {
         let spec = &specs["web"];
         assert_eq!(spec.command, ["serve", "--on", &format!("{own}:8080"), &format!("http://{near}:10080")]);
         assert_eq!(spec.listens, [SocketAddr::new(own.into(), 8080)]);
-        assert_eq!(spec.environment["OTHER_FAR_SERVICE_HOST"], far.to_string());
-        assert_eq!(spec.environment["BACK_END_SERVICE_PORT_HTTP"], "10080");
+        assert_eq!(spec.services["OTHER_FAR_SERVICE_HOST"], far.to_string());
+        assert_eq!(spec.services["BACK_END_SERVICE_PORT_HTTP"], "10080");
     }
 
     #[test]
@@ -146,6 +150,6 @@ mod tests {
         outside["metadata"]["labels"]["selvage.dev/inject"] = json!("disabled");
         let world = world(&[outside, service("back-end", "shop")]);
         let (specs, _) = processes(&world, Path::new("/tmp"));
-        assert!(!specs["outside"].environment.keys().any(|name| name.contains("SERVICE")), "{:?}", specs["outside"].environment);
+        assert!(specs["outside"].services.is_empty(), "{:?}", specs["outside"].services);
     }
 }

@@ -214,7 +214,7 @@ fn every_service_over_a_pod_guards_it_headless_ones_and_those_without_a_selector
     assert!(!chain(&other).contains(&"Service shop/by-hand".to_string()), "only the Pod that the slice names");
     // Whoever answers at an address is known by the address.
     let named = ("10.1.0.1:8080".to_string(), "orders-0".to_string(), "orders".to_string());
-    assert_eq!(shown(&endpoints(&translation, "Endpoints/shop/by-hand-x1#80")), [named.clone()]);
+    assert_eq!(shown(&endpoints(&translation, "Endpoints/shop/by-hand-x1#80")), std::slice::from_ref(&named));
     assert_eq!(shown(&endpoints(&translation, "Endpoints/stock/stranger-x1#80")), [named]);
 }
 
@@ -401,7 +401,8 @@ fn where_a_guard_is_enforced_and_what_goes_round_it_is_known() {
     let reach = translated(&world).reach;
     let (sidecars, edge) = (["Pod/shop/orders-0", "Pod/shop/orders-1"], ["Gateway/shop/public"]);
     let (none, old, excluded): ([&str; 0], _, _) = ([], ["shop/orders-old"], ["shop/orders-1:9000", "shop/orders-1:9001"]);
-    let table: &[(&str, &[&str], &[&str], &[&str])] = &[
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+    let table: &[Row<'_>] = &[
         // 9000 is no port of a Service.
         ("Service shop/orders", &sidecars, &old, &none),
         ("Service shop/orders-set", &sidecars, &none, &none),

@@ -136,7 +136,8 @@ mod tests {
         let acknowledged = |given: &[(&str, usize)], shared: &Layer, wanted: &[(&str, usize)]| {
             Held::Acknowledged(Box::new(view(given, shared)), layer(wanted))
         };
-        let table: &[(&str, Held, View, Layer, &[&str], &[&str])] = &[
+        type Row<'a> = (&'a str, Held, View, Layer, &'a [&'a str], &'a [&'a str]);
+        let table: &[Row<'_>] = &[
             ("nothing yet", said(&[]), view(&[("a", 1)], &shared), none.clone(), &["a", "s", "t"], &[]),
             ("resumes", said(&[("a", 1), ("s", 1), ("old", 1)]), view(&[("a", 2)], &shared), none.clone(), &["a", "t"], &["old"]),
             ("nothing new", acknowledged(&[("a", 1)], &shared, &[]), view(&[("a", 1)], &shared), none.clone(), &[], &[]),
