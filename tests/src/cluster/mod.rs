@@ -16,7 +16,7 @@ pub use pods::{Pod, crash, pod, pods, remove};
 
 use crate::Client;
 use crate::client::{crypto, trusting};
-use crate::program::root;
+use crate::program::{program, root};
 use crate::standalone::Authority;
 use rustls::ClientConfig;
 use serde_json::Value;
@@ -129,6 +129,16 @@ impl Cluster {
     pub fn call(&self, pod: &str, to: &str, target: &str) -> Value {
         self.caller(pod, &["call", to, target])
     }
+}
+
+/// Waits until every proxy is connected and has what it should have, as after an outage of the controller.
+pub fn synced() {
+    eventually("every proxy is synced", || {
+        let output = Command::new(program("selvage")).arg("status").output().expect("selvage runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let proxies: Vec<&str> = said.lines().skip(1).collect();
+        (output.status.success() && proxies.len() > 1 && proxies.iter().all(|line| line.contains(" synced "))).then_some(())
+    });
 }
 
 /// Runs helm, which must succeed.

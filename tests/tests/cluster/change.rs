@@ -2,7 +2,7 @@
 
 use http::Method;
 use selvage_tests::Client;
-use selvage_tests::cluster::{Applied, Cluster, Load, SYSTEM, apply, crash, pods};
+use selvage_tests::cluster::{Applied, Cluster, Load, SYSTEM, apply, crash, pods, synced};
 use std::time::{Duration, Instant};
 
 /// Longer than a change may ever take to hold.
@@ -93,4 +93,5 @@ async fn two_hundred_changes_and_a_killed_controller_fail_no_request() {
     let tally = load.end().await;
     eprintln!("measured: 200 object changes and a killed controller in {:.1?}: {tally}", begun.elapsed());
     tally.expect_no_failure(500);
+    synced();
 }

@@ -1,6 +1,6 @@
 //! What happens when parts are down: proxies serve, and restart from what they had last.
 
-use selvage_tests::cluster::{Cluster, Load, SYSTEM, crash, eventually, json, kubectl, pods};
+use selvage_tests::cluster::{Cluster, Load, SYSTEM, crash, eventually, json, kubectl, pods, synced};
 use std::time::Duration;
 
 /// The proxies of the bookshop's Gateway.
@@ -34,6 +34,7 @@ impl Drop for Away {
     fn drop(&mut self) {
         scale(self.0);
         kubectl(&["rollout", "status", "-n", SYSTEM, "deployment/selvage-controller", "--timeout=120s"]);
+        synced();
     }
 }
 
