@@ -1,6 +1,6 @@
 //! What a proxy may read is decided by the token that it proves itself with: one pod, one view.
 
-use selvage_tests::cluster::{Applied, Cluster, SYSTEM, json, kubectl, pod, try_kubectl};
+use selvage_tests::cluster::{Applied, Cluster, SYSTEM, eventually, json, kubectl, pod, try_kubectl};
 use serde_json::Value;
 use std::process::Command;
 
@@ -24,7 +24,11 @@ fn keys(said: &Value) -> Vec<String> {
 #[ignore = "needs the test cluster: make e2e"]
 fn a_pods_token_opens_that_pods_view_and_no_other() {
     let cluster = Cluster::ready();
-    let given = keys(&cluster.caller("bookshop/guest", &stream(&controller(), "/mine/token", "/trusted/roots.pem")));
+    // A replica that does not serve, or does not know the Pod yet, sends it away, to come back.
+    let given = keys(&eventually("the guest is given its view", || {
+        let said = cluster.caller("bookshop/guest", &stream(&controller(), "/mine/token", "/trusted/roots.pem"));
+        (!said["error"].as_str().is_some_and(|error| error.contains("sent us away"))).then_some(said)
+    }));
     assert!(given.iter().any(|key| key.starts_with("Listener/bookshop/guest")), "its own listeners are missing: {given:?}");
     for key in &given {
         assert!(!key.starts_with("Certificate/"), "a private key: {key}");
