@@ -6,9 +6,11 @@
 //!               gRPC, and bodies without a length        streams: they may be silent, as their callers mean them to be
 //! ```
 //!
-//! Time runs from the attempt's connection on, the wait for `100 Continue` excepted.
+//! Time runs from the attempt's connection on, the wait for `100 Continue` excepted. Only strangers are held to it: what an application
+//! sends through its own proxy, or a fellow proxy sends on, is as slow as it is meant to be.
 
 use super::context::Context;
+use super::hygiene::Standing;
 use super::leash;
 use http::header::CONTENT_LENGTH;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -34,7 +36,7 @@ pub(super) struct Pace {
 pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
     ctx.pace = None;
     let stream = session.is_http2() && (ctx.head.caller() == Caller::Grpc || !session.req_header().headers.contains_key(CONTENT_LENGTH));
-    if stream || ctx.head.upgrade || session.is_body_done() {
+    if ctx.standing != Standing::Stranger || stream || ctx.head.upgrade || session.is_body_done() {
         return;
     }
     ctx.pace = Some(Pace { began: Instant::now(), bytes: 0 });

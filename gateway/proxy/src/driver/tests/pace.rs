@@ -11,8 +11,12 @@ fn options() -> Options {
 }
 
 async fn front(protocol: &str, backend: SocketAddr) -> (World, SocketAddr) {
+    front_for("Outside", protocol, backend).await
+}
+
+async fn front_for(clients: &str, protocol: &str, backend: SocketAddr) -> (World, SocketAddr) {
     let address = free_address();
-    let mut resources = vec![mesh_settings(), listener(address, json!({})), route("all", to("app", json!({})))];
+    let mut resources = vec![mesh_settings(), listener(address, json!({ "clients": clients })), route("all", to("app", json!({})))];
     resources.extend(service("app", protocol, &[backend]));
     (World::with(resources, options()).await, address)
 }
@@ -60,6 +64,9 @@ async fn a_trickle_is_ended_and_a_slow_upload_is_not() {
     }
     client.send("0\r\n\r\n").await;
     assert_eq!((client.answer().await.unwrap().status, backend.last().body.len()), (200, 2000));
+    // The application beside us may take its time.
+    let (_own, address) = front_for("Application", "Http", backend.address).await;
+    assert_eq!(trickle(address, &post("Content-Length: 3"), 3, b"x", 500).await.status, 200);
 }
 
 #[tokio::test]
