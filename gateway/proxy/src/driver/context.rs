@@ -63,8 +63,8 @@ pub struct Context {
     pub(super) settings: Settings,
     pub(super) deadline: Option<Instant>,
     pub(super) tries: Tries,
-    /// Something was sent that may have reached the application.
-    pub(super) reached: bool,
+    /// Attempts that may have reached the application.
+    pub(super) reached: u32,
     /// The final response head has been passed on.
     pub(super) answered: bool,
     /// Both hops of the response carry trailers.
@@ -105,7 +105,7 @@ impl Context {
             settings: Settings::default(),
             deadline: None,
             tries: Tries::default(),
-            reached: false,
+            reached: 0,
             answered: false,
             has_trailers: false,
             status: 0,

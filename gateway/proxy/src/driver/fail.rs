@@ -111,7 +111,7 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Context, denial: Den
     }
     respond::fields(ctx, &mut response)?;
     if ctx.standing.is_fellow() {
-        response.insert_header(ORIGIN, if ctx.reached { APPLICATION } else { PROXY })?;
+        response.insert_header(ORIGIN, if ctx.reached > 0 { APPLICATION } else { PROXY })?;
     }
     if matches!(
         denial.reason,

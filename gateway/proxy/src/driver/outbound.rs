@@ -36,7 +36,7 @@ pub(super) fn complete(ctx: &mut Context, req: &mut RequestHeader) -> Result<(),
             set(req, GRPC_TIMEOUT, &grpc_timeout(left))?;
         }
     }
-    ctx.reached = true;
+    ctx.reached += 1;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cause      nothing sent (connect, refused stream, a fellow's "nothing reached the application")   any method
+//!            a kept connection had ended                                                             idempotent
 //!            perhaps sent (reset, time-out, status)                                                  idempotent, or methods: All
 //! limit      without a retry setting: one more try, and only where nothing was sent; attempts: 0: none
 //! then       body still at hand, time left, budget of the backend
@@ -153,6 +154,9 @@ pub(super) fn attempt_failed(session: &Session, ctx: &mut Context, mut error: Bo
         _ if stale && !ctx.answered && is_idempotent(&session.req_header().method) => (Cause::Unreached, Outcome::Reset),
         _ => (Cause::Reset, Outcome::Reset),
     };
+    if cause == Cause::Unreached {
+        ctx.reached = ctx.reached.saturating_sub(1);
+    }
     if !ctx.answered {
         ctx.tries.finish(Err(()));
         ctx.shared.metrics.upstream.attempt(outcome);

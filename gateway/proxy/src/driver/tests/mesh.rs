@@ -133,6 +133,22 @@ async fn a_request_that_may_have_reached_the_application_is_not_repeated_by_itse
 }
 
 #[tokio::test]
+async fn a_kept_connection_that_the_application_closes_costs_no_request_that_may_be_repeated() {
+    // As when an application ends: what waits on its idle connections is read no more.
+    for (request, expected, seen) in [
+        ("GET /x HTTP/1.1\r\nHost: a\r\n\r\n", (200, ""), 3),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", (502, "upstream_reset"), 2),
+    ] {
+        let app = Backend::start(|number, _| if number == 1 { Reply::Close } else { backend::ok("hello") }).await;
+        let path = path(app.address, json!({}), &[], vec![]).await;
+        assert_eq!(get(path.edge, "/x", "").await.status, 200);
+        let answer = ask(path.edge, request).await;
+        let reason = if answer.status == 200 { String::new() } else { answer.reason() };
+        assert_eq!((answer.status, reason.as_str(), app.count()), (expected.0, expected.1, seen), "{request}");
+    }
+}
+
+#[tokio::test]
 async fn a_deadline_travels_and_only_shrinks() {
     let app = Backend::start(|_, _| Reply::Slowly(vec![(Duration::from_secs(30), vec![])])).await;
     let path = path(app.address, json!({ "requestTimeoutMs": 500 }), &[], vec![]).await;
