@@ -134,7 +134,7 @@ impl Place {
         Client::new(self.listen).with("host", "orders.shop")
     }
 
-    /// Waits until a path is refused. A request that is under way when the rule comes is cut, by `policy_changed`.
+    /// Waits until a path is refused.
     async fn denies(&self, path: &str) {
         let begun = Instant::now();
         while !self.client().try_send(http::Method::GET, path, "").await.is_ok_and(|answer| answer.status == 403) {

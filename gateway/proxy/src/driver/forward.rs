@@ -45,7 +45,10 @@ pub(super) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
     if !ctx.tries.wait.is_zero() {
         tokio::time::sleep(std::mem::take(&mut ctx.tries.wait)).await;
     }
-    attempt(session, ctx).map(Box::new).map_err(|denial| fail::denied(ctx, denial))
+    let peer = attempt(session, ctx).map_err(|denial| fail::denied(ctx, denial))?;
+    // It was asked again when it was let in, and may have waited since for another attempt.
+    leash::permitted(ctx)?;
+    Ok(Box::new(peer))
 }
 
 fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {

@@ -1,16 +1,24 @@
 //! Ends a request from outside of Pingora: its deadline passes after its response has begun, its body comes too slowly, or the
 //! configuration no longer lets it in.
 //!
-//! Until response headers Pingora's read timeout answers 504. Afterwards there is nothing left to answer: the stream is reset by dropping
-//! the whole request, which closes an HTTP/1.1 connection and resets an HTTP/2 stream on both sides.
+//! Until response headers Pingora's read timeout answers 504, and whose permission is gone gets 403 instead of the response ([`permitted`]).
+//! Afterwards there is nothing left to answer: the stream is reset by dropping the whole request, which closes an HTTP/1.1 connection and
+//! resets an HTTP/2 stream on both sides.
 
+use super::context::Context;
+use super::fail;
 use crate::permit::Withdrawal;
+use pingora_core::Result;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A request that has lost its permission is refused when its response comes, or the next part of its body; the response has this long.
+const LAST_CHANCE: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
     static LEASH: Leash;
@@ -22,6 +30,10 @@ struct Leash {
     expiry: Cell<Option<Instant>>,
     pace: Cell<Option<Instant>>,
     withdrawal: RefCell<Option<Arc<Withdrawal>>>,
+    /// Set once its permission is seen to be gone.
+    withdrawn: Cell<Option<Instant>>,
+    /// The response has begun: a refusal comes too late.
+    answered: Cell<bool>,
 }
 
 /// Runs one request (`HttpProxy::process_new_http`); `None` if it was ended. Costs nothing while there is nothing to end it for.
@@ -35,10 +47,14 @@ pub async fn on_leash<T>(request: impl Future<Output = Option<T>>) -> Option<T> 
             }
             LEASH.with(|leash| {
                 let withdrawn = leash.withdrawal.borrow().as_ref().is_some_and(|withdrawal| withdrawal.poll(cx).is_ready());
-                if withdrawn {
+                if withdrawn && leash.answered.get() {
                     return Poll::Ready(None);
                 }
-                let Some(at) = [leash.expiry.get(), leash.pace.get()].into_iter().flatten().min() else { return Poll::Pending };
+                if withdrawn && leash.withdrawn.get().is_none() {
+                    leash.withdrawn.set(Some(Instant::now() + LAST_CHANCE));
+                }
+                let ends = [leash.expiry.get(), leash.pace.get(), leash.withdrawn.get()];
+                let Some(at) = ends.into_iter().flatten().min() else { return Poll::Pending };
                 let (set, sleep) = timer.get_or_insert_with(|| (at, Box::pin(sleep_until(at))));
                 if *set != at {
                     (*set, *sleep) = (at, Box::pin(sleep_until(at)));
@@ -49,6 +65,19 @@ pub async fn on_leash<T>(request: impl Future<Output = Option<T>>) -> Option<T> 
         .await
     };
     LEASH.scope(Leash::default(), guarded).await
+}
+
+/// An error, and so a refusal, where the permission of a request that has no response yet is gone.
+pub(super) fn permitted(ctx: &mut Context) -> Result<()> {
+    match ctx.permit.as_ref().and_then(|permit| permit.withdrawal().denial()).cloned() {
+        Some(denial) if !ctx.answered => Err(fail::denied(ctx, denial)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The response begins.
+pub(super) fn answered() {
+    let _ = LEASH.try_with(|leash| leash.answered.set(true));
 }
 
 /// Ends the request that runs now at this time.
@@ -62,7 +91,8 @@ pub(super) fn pace(until: Option<std::time::Instant>) {
     let _ = LEASH.try_with(|leash| leash.pace.set(until.map(Into::into)));
 }
 
-/// Ends the request that runs now when its permission is withdrawn.
+/// Ends the request that runs now when its permission is withdrawn: at once if its response has begun, otherwise after a last chance to
+/// refuse it.
 pub(super) fn hold(withdrawal: &Arc<Withdrawal>) {
     let _ = LEASH.try_with(|leash| leash.withdrawal.replace(Some(withdrawal.clone())));
 }
@@ -70,7 +100,6 @@ pub(super) fn hold(withdrawal: &Arc<Withdrawal>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test]
     async fn a_request_ends_at_its_deadline_and_not_before() {

@@ -139,6 +139,7 @@ impl ProxyHttp for Driver {
     }
 
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+        leash::permitted(ctx)?;
         pace::came(session, ctx, body.as_ref().map_or(0, Bytes::len), end)
     }
 

@@ -21,6 +21,7 @@ pub(super) const APPLICATION: &str = "application";
 
 /// The final head of an attempt, before anything is passed on: an error means another attempt.
 pub(super) fn attempted(session: &Session, ctx: &mut Context, response: &ResponseHeader) -> Result<()> {
+    leash::permitted(ctx)?;
     if is_interim(response.status) {
         return Ok(());
     }
@@ -34,6 +35,7 @@ pub(super) fn attempted(session: &Session, ctx: &mut Context, response: &Respons
     }
     ctx.shared.metrics.upstream.attempt(Attempt::Answered);
     ctx.answered = true;
+    leash::answered();
     ctx.status = status;
     ctx.has_trailers = response.version == Version::HTTP_2 && session.is_http2();
     // A day-long stream keeps what its rule needs, not a configuration.

@@ -43,6 +43,7 @@ struct Log {
     requests: Mutex<Vec<Recorded>>,
     violations: Mutex<Vec<String>>,
     begun: AtomicUsize,
+    connections: AtomicUsize,
 }
 
 /// A complete answer.
@@ -79,6 +80,7 @@ impl Backend {
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                kept.connections.fetch_add(1, Ordering::SeqCst);
                 connections.spawn(serve(stream, kept.clone(), script.clone()));
             }
         });
@@ -100,6 +102,11 @@ impl Backend {
     /// What came last.
     pub(in crate::driver) fn last(&self) -> Recorded {
         self.requests().pop().expect("a request has come")
+    }
+
+    /// How many connections there have been.
+    pub(in crate::driver) fn connections(&self) -> usize {
+        self.log.connections.load(Ordering::SeqCst)
     }
 
     /// How many came.

@@ -84,6 +84,51 @@ async fn a_websocket_ends_when_a_rule_that_denies_it_appears_and_no_other_does()
     }
 }
 
+/// What a request hears that loses its permission while `script` makes its backend answer; `body` comes after the change.
+async fn refused_under_way(script: fn() -> Reply, head: &str, body: &str) -> (World, Option<Answer>) {
+    let backend = Backend::start(move |_, _| script()).await;
+    let address = free_address();
+    let mut resources = vec![mesh_settings(), listener(address, json!({})), route("all", to("app", json!({})))];
+    resources.extend(service("app", "Http", &[backend.address]));
+    let world = World::start(resources.clone()).await;
+    let mut one = Client::on(connect(ONE, address).await);
+    one.send(head).await;
+    timeout(PATIENCE, async {
+        while backend.connections() == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .expect("it is under way");
+    world.change([resources, vec![deny(gateway(), ONE)]].concat()).await;
+    one.send(body).await;
+    let answer = one.answer().await;
+    (world, answer)
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_response_is_refused_instead() {
+    let late = || Reply::Slowly(vec![(Duration::from_millis(500), b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret".to_vec())]);
+    let whole = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let in_parts = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nha";
+    for (head, body) in [(whole, ""), (in_parts, "lf")] {
+        let (world, answer) = refused_under_way(late, head, body).await;
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, answer.reason().as_str()), (403, "policy_changed"), "{answer:?}");
+        assert!(answer.body.contains("AuthorizationPolicy/shop/late") && !answer.body.contains("secret"), "{}", answer.body);
+        assert_eq!(world.lines(1).await[0]["reason"], "policy_changed");
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_response_does_not_come_is_cut() {
+    let never = || Reply::Slowly(vec![(Duration::from_secs(60), vec![])]);
+    let (world, answer) = refused_under_way(never, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n", "").await;
+    assert!(answer.is_none(), "{answer:?}");
+    let line = world.lines(1).await.remove(0);
+    assert_eq!((&line["reason"], &line["status"]), (&json!("policy_changed"), &json!(0)), "{line}");
+}
+
 #[tokio::test]
 async fn a_posture_and_a_limit_that_come_late_differ() {
     let backend = Backend::start(move |_, _| Reply::Echo(WS.as_bytes().to_vec())).await;
