@@ -104,12 +104,17 @@ impl<'a> Guard<'a> {
         !matches!(self.holds, Holds::No | Holds::Displaced)
     }
 
+    fn audits(&self) -> bool {
+        matches!(&self.policy().body, Body::Authorization(filter) if filter.audits())
+    }
+
     fn denial(&self, reason: Reason, rule: Option<&Arc<str>>, detail: &str) -> Denial {
         let policy = self.policy();
         let hidden = match &policy.body {
             Body::Authorization(filter) => filter.hides(),
             Body::RateLimit(filter) => filter.hides(),
-            Body::Traffic(_) | Body::Refuse(..) => false,
+            Body::Refuse { hidden, .. } => *hidden,
+            Body::Traffic(_) => false,
         };
         Denial { policy: Some(policy.key.clone()), rule: rule.cloned(), hidden, ..Denial::of(reason, detail) }
     }
@@ -128,7 +133,10 @@ impl<'a> Run<'a> {
                 continue;
             }
             let closer = |other: &Guard<'_>| {
-                other.active() && other.policy().key.kind == guard.policy().key.kind && is_more_specific(other.target, guard.target)
+                other.holds == Holds::Yes
+                    && !other.audits()
+                    && other.policy().key.kind == guard.policy().key.kind
+                    && is_more_specific(other.target, guard.target)
             };
             if self.guards.iter().any(closer) {
                 self.guards[outer].holds = Holds::Displaced;
@@ -146,7 +154,7 @@ impl<'a> Run<'a> {
     fn refuse(&mut self, index: usize, denial: Denial, detail: &str) -> Option<Denial> {
         self.guards[index].refused = true;
         let rule = denial.rule.clone();
-        let audits = matches!(&self.guards[index].policy().body, Body::Authorization(filter) if filter.audits());
+        let audits = self.guards[index].audits();
         self.say(index, if audits { Outcome::Audited } else { Outcome::Denied }, rule.as_ref(), detail);
         if audits {
             // A policy on two targets of one path reports once.

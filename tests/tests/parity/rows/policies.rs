@@ -62,6 +62,29 @@ pub fn combinations() -> Vec<Row> {
             .authz("inner", Level::Inner, json!({ "when": r#"request.path == "/open""#, "rules": [{ "name": "a", "action": "Allow" }] }))
             .get(WEB, "/open", PASS)
             .get(WEB, "/", DENIED),
+        row("an inherited default does not give way to what may not apply")
+            .authz("p", Level::Outer, json!({ "inheritance": "Default", "rules": [{ "name": "r", "action": "Deny" }] }))
+            .authz(
+                "inner",
+                Level::Inner,
+                json!({ "when": r#"request.headers["x-beta"] == "1""#, "rules": [{ "name": "a", "action": "Deny" }] }),
+            )
+            .get(WEB, "/", DENIED)
+            .ask(WEB, Call::get("/").header("x-beta", "0"), DENIED)
+            .ask(WEB, Call::get("/").header("x-beta", "1"), by_rule("authorization_denied", "inner", "a")),
+        row("an inherited default does not give way to what fails")
+            .authz("p", Level::Outer, json!({ "inheritance": "Default", "rules": [{ "name": "r", "action": "Deny" }] }))
+            .authz(
+                "inner",
+                Level::Inner,
+                json!({ "when": r#"int(request.headers["x-n"]) > 3"#, "rules": [{ "name": "a", "action": "Allow" }] }),
+            )
+            .ask(WEB, Call::get("/").header("x-n", "4"), PASS)
+            .ask(WEB, Call::get("/").header("x-n", "x"), DENIED),
+        row("an inherited default does not give way to an audit")
+            .authz("p", Level::Outer, json!({ "inheritance": "Default", "rules": [{ "name": "r", "action": "Deny" }] }))
+            .authz("inner", Level::Inner, json!({ "mode": "Audit", "rules": [{ "name": "a", "action": "Allow" }] }))
+            .get(WEB, "/", DENIED),
         row("an audit only reports")
             .authz("p", Level::Inner, json!({ "mode": "Audit", "rules": [{ "name": "r", "action": "Deny" }] }))
             .get(By::Nobody, "/", PASS),
@@ -211,6 +234,17 @@ pub fn limits() -> Vec<Row> {
             .policy(LIMIT, "p", Level::Inner, json!({ "hideDetails": true, "limits": [{ "name": "l", "requests": 1, "per": "1h" }] }))
             .get(By::Nobody, "/", PASS)
             .get(By::Nobody, "/", refuse("rate_limited")),
+        row("an inherited limit does not give way to one that may not apply")
+            .policy(LIMIT, "p", Level::Outer, json!({ "inheritance": "Default", "limits": [{ "name": "l", "requests": 1, "per": "1h" }] }))
+            .policy(
+                LIMIT,
+                "inner",
+                Level::Inner,
+                json!({ "when": r#"request.headers["x-beta"] == "1""#, "limits": [{ "name": "i", "requests": 9, "per": "1h" }] }),
+            )
+            .get(By::Nobody, "/", PASS)
+            .get(By::Nobody, "/", used_up("l"))
+            .ask(By::Nobody, Call::get("/").header("x-beta", "1"), PASS),
         row("an inherited limit gives way")
             .policy(
                 LIMIT,

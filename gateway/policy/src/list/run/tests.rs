@@ -136,6 +136,34 @@ fn a_default_guard_holds_only_where_nothing_closer_is_attached() {
     // What is not attached displaces nothing.
     assert_eq!(storefront().verdict(&set(default("a"), vec![conditional("request.method == 'POST'")])), "deny authorization_denied a r");
     assert_eq!(storefront().method("POST").verdict(&set(default("a"), vec![conditional("request.method == 'POST'")])), "allow b r");
+    // Nor does what may be attached, what fails, or what only audits.
+    for when in ["request.headers['x-beta'] == '1'", "1 / 0 == 1"] {
+        assert_eq!(storefront().verdict(&set(default("a"), vec![conditional(when)])), "deny authorization_denied a r", "{when}");
+    }
+    assert_eq!(
+        storefront().header("x-beta", "1").verdict(&set(default("a"), vec![conditional("request.headers['x-beta'] == '1'")])),
+        "allow b r"
+    );
+    let auditing = authorization("b", json!({ "mode": "Audit", "rules": [{ "name": "r", "action": "Allow" }] }));
+    assert_eq!(storefront().verdict(&set(default("a"), vec![auditing])), "deny authorization_denied a r");
+    let limit = |name: &str, spec: Value| {
+        let mut spec = spec;
+        spec["limits"] = json!([{ "name": name, "requests": 1, "per": "24h" }]);
+        limits(name, spec)
+    };
+    let outer = || limit("outer", json!({ "inheritance": "Default" }));
+    let table = [
+        (json!({}), Some("inner")),
+        (json!({ "when": "request.method == 'POST'" }), Some("outer")),
+        // Both count: it is not known whether the inner one applies.
+        (json!({ "when": "request.headers['x-beta'] == '1'" }), Some("outer")),
+    ];
+    for (inner, by) in table {
+        let set = set(outer(), vec![limit("inner", inner.clone())]);
+        assert_eq!(storefront().verdict(&set), "allow", "{inner}");
+        let denial = storefront().run(&set, Purpose::Live).denial;
+        assert_eq!(denial.and_then(|denial| denial.policy).map(|key| key.name.clone()).as_deref(), by, "{inner}");
+    }
     // Another kind displaces nothing.
     let limit = crate::sample::limits("l", json!({ "limits": [{ "name": "x", "requests": 9, "per": "1s" }] }));
     assert_eq!(storefront().verdict(&set(default("a"), vec![limit])), "deny authorization_denied a r");
