@@ -134,7 +134,14 @@ pub enum Body {
     /// TrafficPolicy
     Traffic(traffic::Settings),
     /// A guard that cannot be enforced: it refuses, by name.
-    Refuse(Reason, Arc<str>),
+    Refuse {
+        /// In which way it cannot.
+        reason: Reason,
+        /// What is wrong with it.
+        problem: Arc<str>,
+        /// Whether callers are told nothing more.
+        hidden: bool,
+    },
 }
 
 /// A policy ready to run.
@@ -330,6 +337,15 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(spec: &serde_json::Value) ->
     })
 }
 
+/// Whether a spec that cannot be used asks to hide its details, or may have asked for it.
+fn may_hide(spec: &serde_json::Value) -> bool {
+    match spec.as_object().map(|fields| fields.get("hideDetails")) {
+        Some(None) => false,
+        Some(Some(written)) => written.as_bool().unwrap_or(true),
+        None => true,
+    }
+}
+
 /// Compiles a policy. Pure: the controller calls it to admit, the proxy to run.
 pub fn compile(spec: &PolicySpec, created: i64, context: Context<'_>) -> Result<Compiled, Invalid> {
     let guard = [Inheritance::Always, Inheritance::Default];
@@ -349,14 +365,14 @@ pub fn compile(spec: &PolicySpec, created: i64, context: Context<'_>) -> Result<
 }
 
 impl Compiled {
-    /// A guard that could not be compiled: it refuses on its targets and says why.
-    pub fn refusing(key: Key, created: i64, invalid: &Invalid) -> Self {
+    /// A guard that could not be compiled: it refuses on its targets and says why. `spec` is as somebody wrote it.
+    pub fn refusing(key: Key, created: i64, spec: &serde_json::Value, invalid: &Invalid) -> Self {
         let reason = match invalid {
             Invalid::UnknownKind(_) => Reason::PolicyUnknown,
             Invalid::Field { .. } => Reason::PolicyInvalid,
             Invalid::Unresolved { .. } => Reason::PolicyUnresolved,
         };
-        let body = Body::Refuse(reason, invalid.to_string().into());
+        let body = Body::Refuse { reason, problem: invalid.to_string().into(), hidden: may_hide(spec) };
         Self { key: Arc::new(key), inheritance: Inheritance::Always, when: None, created, body }
     }
 }

@@ -125,7 +125,8 @@ impl<'a> Guard<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// `inheritance: Default`: decided from the inside out, so that what is displaced displaces nothing.
+    /// `inheritance: Default`: decided from the inside out, so that what is displaced displaces nothing. What may not apply here, or refuses
+    /// nobody, displaces nothing either: by leaving a header out nobody takes a guard off.
     fn displace(&mut self) {
         for outer in (0..self.guards.len()).rev() {
             let guard = &self.guards[outer];
@@ -252,8 +253,10 @@ impl<'a> Run<'a> {
                 self.refuse(index, denial, &fault.problem)
             }
             // A limit that cannot be enforced lets nobody in; who is in was counted, or came before it.
-            (_, Body::Refuse(..)) if self.purpose == Purpose::Recheck && guard.policy().key.kind == Kind::RateLimitPolicy.as_str() => None,
-            (_, Body::Refuse(reason, problem)) => {
+            (_, Body::Refuse { .. }) if self.purpose == Purpose::Recheck && guard.policy().key.kind == Kind::RateLimitPolicy.as_str() => {
+                None
+            }
+            (_, Body::Refuse { reason, problem, .. }) => {
                 let (denial, problem) =
                     (guard.denial(*reason, None, "A policy that guards this target cannot be enforced."), problem.clone());
                 self.refuse(index, denial, &problem)

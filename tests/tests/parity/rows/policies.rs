@@ -133,6 +133,10 @@ pub fn unusable() -> Vec<Row> {
             .authz("p", Level::Outer, json!({ "inheritance": "Default", "rules": [] }))
             .authz("inner", Level::Inner, json!({ "rules": [{ "name": "r", "action": "Allow" }] }))
             .get(WEB, "/", by("policy_invalid", "p")),
+        row("an unusable guard hides its details too")
+            .rejected()
+            .authz("p", Level::Inner, json!({ "hideDetails": true, "rules": [] }))
+            .get(WEB, "/", refuse("policy_invalid")),
         row("an invalid traffic policy is dropped")
             .rejected()
             .policy("TrafficPolicy", "t", Level::Inner, json!({ "nonsense": true }))

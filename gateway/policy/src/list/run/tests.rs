@@ -238,7 +238,7 @@ fn a_guard_that_cannot_be_enforced_refuses() {
         (Invalid::UnknownKind("FirewallPolicy".into()), "deny policy_unknown broken"),
     ];
     for (invalid, expected) in table {
-        let refusing = attached(Compiled::refusing(key(), 0, &invalid));
+        let refusing = attached(Compiled::refusing(key(), 0, &json!({}), &invalid));
         assert_eq!(storefront().verdict(&on_service(vec![account("a", "Allow", "storefront"), refusing.clone()])), expected);
         let explained = storefront().run(&on_service(vec![refusing]), Purpose::Explain);
         assert_eq!(explained.steps[0].detail, invalid.to_string());
@@ -286,6 +286,19 @@ fn details_are_hidden_on_request() {
     let denial = storefront().run(&on_service(vec![authorization("a", spec)]), Purpose::Live).denial.unwrap();
     assert!(denial.hidden);
     assert_eq!((denial.reason, denial.policy.unwrap().name.as_str()), (Reason::AuthorizationDenied, "a"));
+    // Of a policy that cannot be enforced as well; where that cannot be read, nothing is told.
+    for (spec, hidden) in [
+        (json!({ "rules": [] }), false),
+        (json!({ "hideDetails": false, "rules": 7 }), false),
+        (json!({ "hideDetails": true, "rules": 7 }), true),
+        (json!({ "hideDetails": "yes" }), true),
+        (Value::Null, true),
+    ] {
+        let key = crate::Key::new("AuthorizationPolicy", "shop", "a");
+        let refusing = attached(Compiled::refusing(key, 0, &spec, &Invalid::field("spec.rules", "no")));
+        let denial = storefront().run(&on_service(vec![refusing]), Purpose::Live).denial.unwrap();
+        assert_eq!((denial.hidden, denial.policy.unwrap().name.as_str()), (hidden, "a"), "{spec}");
+    }
 }
 
 #[test]
@@ -309,7 +322,7 @@ fn what_is_under_way_is_asked_about_authorization_and_not_counted_again() {
     for (kind, reason) in
         [("RateLimitPolicy", None), ("AuthorizationPolicy", Some(Reason::PolicyInvalid)), ("Newer", Some(Reason::PolicyInvalid))]
     {
-        let broken = Compiled::refusing(crate::key::Key::new(kind, "shop", "x"), 0, &Invalid::field("spec", "broken"));
+        let broken = Compiled::refusing(crate::key::Key::new(kind, "shop", "x"), 0, &json!({}), &Invalid::field("spec", "broken"));
         let decision = storefront().run(&on_service(vec![attached(broken)]), Purpose::Recheck);
         assert_eq!(decision.denial.map(|denial| denial.reason), reason, "{kind}");
     }

@@ -238,7 +238,7 @@ impl<'a> Compile<'a> {
             if let Some(Form::Policy(policy)) = &part.form {
                 let buckets = match &policy.body {
                     Body::RateLimit(filter) => Some(live.buckets(&part.resource.key, filter.fingerprint())),
-                    Body::Authorization(_) | Body::Traffic(_) | Body::Refuse(..) => None,
+                    Body::Authorization(_) | Body::Traffic(_) | Body::Refuse { .. } => None,
                 };
                 for target in &part.resource.attachments {
                     attachments.attach(target.clone(), Attached { policy: policy.clone(), buckets: buckets.clone() });

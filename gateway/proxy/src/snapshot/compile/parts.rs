@@ -156,5 +156,6 @@ fn refusing(resource: &Resource, problem: &Problem) -> Option<Form> {
         },
         Problem::Core(text) => Invalid::Field { field: "spec".into(), problem: text.clone() },
     };
-    (class == Class::Guard).then(|| Form::Policy(Arc::new(Compiled::refusing(resource.key.clone(), resource.created, &invalid))))
+    let refuses = || Compiled::refusing(resource.key.clone(), resource.created, &resource.spec, &invalid);
+    (class == Class::Guard).then(|| Form::Policy(Arc::new(refuses())))
 }
