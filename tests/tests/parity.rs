@@ -160,11 +160,14 @@ impl Verdict {
             (Want::Pass, _) => self.status == 200 && field("x-application") == "recorder",
             (Want::Deny { reason, policy, rule }, Form::Grpc) => {
                 let message = field("grpc-message");
+                // `reason: A sentence. (Kind/namespace/name rule)`, the last part only where a policy is named.
+                let named_by = message.strip_suffix(')').and_then(|message| message.rsplit_once(" (")).map(|(_, by)| by);
+                let by = named_by.map(|by| by.split_once(' ').map_or((by, None), |(policy, rule)| (policy, Some(rule))));
                 self.status == 200
                     && field("grpc-status") != "0"
                     && message.starts_with(&format!("{reason}: "))
-                    && policy.is_none_or(|policy| message.contains(&named(policy, form)))
-                    && rule.is_none_or(|rule| message.ends_with(&format!(" {rule})")))
+                    && by.and_then(|(policy, _)| policy.rsplit('/').next()) == policy.map(|policy| named(policy, form)).as_deref()
+                    && by.and_then(|(_, rule)| rule) == *rule
             }
             (Want::Deny { reason, policy, rule }, _) => {
                 let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
