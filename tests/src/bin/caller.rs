@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use clap::{Args, Parser, Subcommand};
 use http::Method;
 use selvage_config::wire::Rejected;
-use selvage_config::wire::client::{Client as Stream, Options, Sink, Text, Transaction};
+use selvage_config::wire::client::{Client as Stream, NotApplied, Options, Sink, Text, Transaction};
 use selvage_policy::Key;
 use selvage_tests::Client;
 use selvage_tests::client::crypto;
@@ -169,10 +169,10 @@ impl Sink for Keys {
         BTreeMap::new()
     }
 
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected> {
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied> {
         // Only the first one is waited for.
         let _ = self.0.send(transaction.upserts.into_iter().map(|resource| resource.key).collect());
-        Vec::new()
+        Ok(Vec::new())
     }
 }
 

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use selvage_config::resource::Secret;
 use selvage_config::wire::Rejected;
-use selvage_config::wire::client::{Client, Options, Sink, Text, Transaction};
+use selvage_config::wire::client::{Client, NotApplied, Options, Sink, Text, Transaction};
 use selvage_policy::Key;
 use std::collections::BTreeMap;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,11 +22,11 @@ impl Sink for Taker {
         self.0.lock().clone()
     }
 
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected> {
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied> {
         let mut have = self.0.lock();
         have.extend(transaction.upserts.iter().map(|one| (one.key.clone(), one.version.clone())));
         transaction.removals.iter().for_each(|key| drop(have.remove(key)));
-        Vec::new()
+        Ok(Vec::new())
     }
 }
 

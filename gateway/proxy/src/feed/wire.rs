@@ -5,7 +5,7 @@ use super::store::{Change, Store};
 use async_trait::async_trait;
 use selvage_config::keys;
 use selvage_config::last_good::LastGood;
-use selvage_config::wire::client::{Client, Options, Sink, Transaction};
+use selvage_config::wire::client::{Client, NotApplied, Options, Sink, Transaction};
 use selvage_config::wire::{Rejected, Standing};
 use selvage_policy::Key;
 use std::collections::BTreeMap;
@@ -143,22 +143,14 @@ impl Sink for Applied {
         self.store.have()
     }
 
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected> {
-        // Should we fail, everything of it is.
-        let sent: Vec<(Key, String)> =
-            transaction.upserts.iter().map(|resource| (resource.key.clone(), resource.version.clone())).collect();
-        match self.store.apply(Change::Told(transaction)).await {
-            Ok(rejected) => {
-                self.store.confirm();
-                let rejected = rejected.iter().cloned();
-                rejected.map(|one| Rejected { key: one.key, version: one.version, reason: one.reason }).collect()
-            }
-            Err(error) => {
-                tracing::error!(%error, "a transaction could not be applied: what was in force stays");
-                let reason = error.to_string();
-                sent.into_iter().map(|(key, version)| Rejected { key, version, reason: reason.clone() }).collect()
-            }
-        }
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied> {
+        let applied = self.store.apply(Change::Told(transaction)).await;
+        let rejected = applied.map_err(|error| {
+            tracing::error!(%error, "a transaction could not be applied: what was in force stays");
+            NotApplied(error.to_string())
+        })?;
+        self.store.confirm();
+        Ok(rejected.iter().cloned().map(|one| Rejected { key: one.key, version: one.version, reason: one.reason }).collect())
     }
 
     async fn explain(&mut self, request: serde_json::Value) -> serde_json::Value {

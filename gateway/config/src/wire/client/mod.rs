@@ -37,6 +37,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Subjects whose absence is remembered.
 const ABSENT: usize = 4096;
+/// Bytes of `have` in a Hello; who has more asks for everything anew rather than send a message too large to be taken.
+const MOST_HAVE: usize = 3 << 20;
 
 /// A text given as such, or read from a file at each connection because somebody renews it.
 #[derive(Clone, Debug)]
@@ -71,8 +73,8 @@ pub trait Sink: Send + 'static {
     fn have(&self) -> BTreeMap<Key, String>;
 
     /// Applies a transaction as a whole; returns what cannot be used of all that is here now. The first one of a connection may be empty: it says that
-    /// what is here is complete and current.
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected>;
+    /// what is here is complete and current. One that is not applied is not acknowledged, and comes again with the next connection.
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied>;
 
     /// What would become of a request; `null` from a proxy that cannot say.
     async fn explain(&mut self, request: serde_json::Value) -> serde_json::Value {
@@ -80,6 +82,11 @@ pub trait Sink: Send + 'static {
         serde_json::Value::Null
     }
 }
+
+/// A transaction of which nothing is in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotApplied(pub String);
 
 /// How the connection is.
 #[derive(Clone, Debug)]
@@ -134,7 +141,8 @@ impl Client {
         let (questions, asked) = mpsc::channel(QUESTIONS);
         let never = Connection { connected: false, current: false, since: Instant::now(), transactions: 0, error: None };
         let (told, connection) = watch::channel(never);
-        let driver = Driver { options, sink, asked, told, wanted: BTreeSet::new(), absent: HashMap::new(), last_id: 0 };
+        let driver =
+            Driver { options, sink, asked, told, wanted: BTreeSet::new(), absent: HashMap::new(), last_id: 0, most_have: MOST_HAVE };
         (Self { questions, connection }, driver)
     }
 
@@ -187,6 +195,8 @@ pub struct Driver<S> {
     wanted: BTreeSet<Subject>,
     absent: HashMap<Subject, Instant>,
     last_id: u64,
+    /// Bytes of `have` in a Hello.
+    pub(super) most_have: usize,
 }
 
 /// Why a connection ended.
@@ -206,6 +216,8 @@ enum End {
     Goaway(Duration),
     #[error("the controller sent nonsense: {0}")]
     Nonsense(String),
+    #[error("a transaction could not be applied: {0}")]
+    NotApplied(#[from] NotApplied),
 }
 
 impl<S: Sink> Driver<S> {
@@ -219,8 +231,13 @@ impl<S: Sink> Driver<S> {
                 end = self.connect_and_serve() => end,
                 () = cancel.cancelled() => return,
             };
-            // One that brought something was good: the next failure is a new one.
-            if self.told.borrow().transactions > before {
+            // One that brought something and outlived the wait before it was good: the next failure is a new one. What ends each
+            // connection soon after its first transaction is the same failure again.
+            let (brought, stood) = {
+                let connection = self.told.borrow();
+                (connection.transactions > before, connection.since.elapsed())
+            };
+            if brought && (matches!(end, End::Goaway(_)) || stood >= wait) {
                 wait = least;
             }
             let pause = match end {

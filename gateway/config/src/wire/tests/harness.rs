@@ -2,7 +2,7 @@
 
 use crate::resource::{Class, Origin, Resource};
 use crate::resource::{Secret, VersionKey};
-use crate::wire::client::{Client, Options, Sink, Text, Transaction};
+use crate::wire::client::{Client, Driver, NotApplied, Options, Sink, Text, Transaction};
 use crate::wire::server::{Authenticate, Limits, Node, Server, SignRefusal, Source, Unauthenticated, View};
 use crate::wire::{Ack, Encoded, Rejected, Subject};
 use async_trait::async_trait;
@@ -177,6 +177,8 @@ pub struct ProxyState {
     /// Keys this proxy cannot use.
     pub unusable: Vec<Key>,
     pub delay: Duration,
+    /// How many of the next transactions are not applied.
+    pub faults: usize,
 }
 
 #[async_trait]
@@ -185,10 +187,14 @@ impl Sink for Proxy {
         self.0.lock().have.iter().map(|(key, resource)| (key.clone(), resource.version.clone())).collect()
     }
 
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected> {
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied> {
         let delay = self.0.lock().delay;
         tokio::time::sleep(delay).await;
         let mut state = self.0.lock();
+        if state.faults > 0 {
+            state.faults -= 1;
+            return Err(NotApplied("a fault".into()));
+        }
         let names = |keys: Vec<&Key>| keys.into_iter().map(|key| key.name.clone()).collect::<Vec<_>>();
         let step = (names(transaction.upserts.iter().map(|r| &r.key).collect()), names(transaction.removals.iter().collect()));
         state.steps.push(step);
@@ -203,7 +209,7 @@ impl Sink for Proxy {
             }
             state.have.insert(resource.key.clone(), resource);
         }
-        rejected
+        Ok(rejected)
     }
 
     async fn explain(&mut self, request: serde_json::Value) -> serde_json::Value {
@@ -239,7 +245,17 @@ pub fn options(authority: &Authority, address: SocketAddr, token: &str) -> Optio
 }
 
 pub fn connect(options: Options, proxy: &Proxy) -> Running {
-    let (client, driver) = Client::new(options, proxy.clone());
+    run(Client::new(options, proxy.clone()))
+}
+
+/// The same, by a client that can say of little what it has.
+pub fn connect_saying_at_most(have: usize, options: Options, proxy: &Proxy) -> Running {
+    let (client, mut driver) = Client::new(options, proxy.clone());
+    driver.most_have = have;
+    run((client, driver))
+}
+
+fn run((client, driver): (Client, Driver<Proxy>)) -> Running {
     let stop = CancellationToken::new();
     tokio::spawn(driver.run(stop.clone()));
     Running { client, _stop: stop.drop_guard() }

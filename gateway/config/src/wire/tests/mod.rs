@@ -4,7 +4,9 @@ mod messages;
 use super::client::AskError;
 use super::server::{ExplainError, Limits};
 use super::{PART, Subject};
-use harness::{Authority, Book, Controller, Proxy, ProxyState, certificate, connect, key, options, policy, until, view};
+use harness::{
+    Authority, Book, Controller, Proxy, ProxyState, certificate, connect, connect_saying_at_most, key, options, policy, until, view,
+};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::sync::Arc;
@@ -47,6 +49,36 @@ async fn a_client_that_resumes_is_sent_differences_only() {
     until("first transaction", || proxy.steps().len() == 1).await;
     assert_eq!(proxy.steps()[0], (vec!["changed".to_string(), "new".into()], vec!["gone".to_string()]));
     assert_eq!(proxy.names(), ["changed", "new", "same"]);
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_say_what_it_has_drops_what_it_is_not_sent_again() {
+    let (authority, book, controller) = world(quick()).await;
+    book.publish("a", view(&[policy("same", json!(1)), policy("changed", json!(2))], &[]));
+    let proxy = Proxy::default();
+    let old = [policy("same", json!(1)), policy("changed", json!(1)), policy("gone", json!(1))];
+    proxy.0.lock().have = old.into_iter().map(|r| (r.key.clone(), r)).collect();
+    let _running = connect_saying_at_most(100, options(&authority, controller.address, "token-a"), &proxy);
+    until("first transaction", || proxy.steps().len() == 1).await;
+    assert_eq!(proxy.steps()[0], (vec!["changed".to_string(), "same".into()], vec!["gone".to_string()]));
+    // Later ones are differences again.
+    book.publish("a", view(&[policy("same", json!(1)), policy("changed", json!(3))], &[]));
+    until("second transaction", || proxy.steps().len() == 2).await;
+    assert_eq!(proxy.steps()[1], (vec!["changed".to_string()], vec![]));
+    assert_eq!(proxy.names(), ["changed", "same"]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_not_applied_is_not_acknowledged_and_comes_again() {
+    let (authority, book, controller) = world(quick()).await;
+    book.publish("a", view(&[policy("x", json!(1))], &[]));
+    let proxy = Proxy(Arc::new(Mutex::new(ProxyState { faults: 1, ..ProxyState::default() })));
+    let running = connect(options(&authority, controller.address, "token-a"), &proxy);
+    let connection = running.client.connection();
+    until("ended", || connection.borrow().error.as_ref().is_some_and(|error| error.contains("could not be applied: a fault"))).await;
+    until("applied", || proxy.names() == ["x"]).await;
+    until("acknowledged", || book.acks.lock().len() == 1).await;
+    assert_eq!(connection.borrow().transactions, 1);
 }
 
 #[tokio::test]
