@@ -169,16 +169,20 @@ impl Client {
         self.questions.send(Question::Release(subject)).await.map_err(|_| AskError::Unreachable)
     }
 
-    /// Says how the proxy is; dropped when too much is waiting.
-    pub fn report(&self, report: serde_json::Value) {
-        let _ = self.questions.try_send(Question::Report(report));
+    /// Says how the proxy is, unless too much is waiting.
+    pub fn report(&self, report: serde_json::Value) -> Result<(), AskError> {
+        self.put(Question::Report(report))
     }
 
-    async fn ask<T>(&self, question: Question, answered: oneshot::Receiver<Result<T, AskError>>) -> Result<T, AskError> {
+    fn put(&self, question: Question) -> Result<(), AskError> {
         self.questions.try_send(question).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AskError::Busy,
             mpsc::error::TrySendError::Closed(_) => AskError::Unreachable,
-        })?;
+        })
+    }
+
+    async fn ask<T>(&self, question: Question, answered: oneshot::Receiver<Result<T, AskError>>) -> Result<T, AskError> {
+        self.put(question)?;
         match tokio::time::timeout(ANSWER, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(AskError::Unreachable),

@@ -1,7 +1,7 @@
 mod harness;
 mod messages;
 
-use super::client::AskError;
+use super::client::{AskError, Client};
 use super::server::{ExplainError, Limits};
 use super::{PART, Subject};
 use harness::{
@@ -361,10 +361,20 @@ async fn a_proxy_explains_and_reports() {
     let patience = Duration::from_secs(5);
     assert_eq!(controller.server.explain("a", json!("GET /"), patience).await, Ok(json!({"of": "GET /"})));
     assert_eq!(controller.server.explain("b", json!("GET /"), patience).await, Err(ExplainError::NotConnected("b".into())));
-    running.client.report(json!({"requests": 1}));
+    running.client.report(json!({"requests": 1})).expect("there is room");
     until("reported", || *book.reports.lock() == [json!({"requests": 1})]).await;
     drop(running);
     until("gone", || controller.server.connected().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_report_that_finds_no_room_is_not_taken() {
+    let authority = Authority::new();
+    // Its driver does not run: nobody takes anything out of the queue.
+    let (client, _driver) = Client::new(options(&authority, "127.0.0.1:1".parse().expect("an address"), "token-a"), Proxy::default());
+    let taken = (0..1000).take_while(|number| client.report(json!(number)).is_ok()).count();
+    assert!((1..1000).contains(&taken), "{taken}");
+    assert_eq!(client.report(json!("more")), Err(AskError::Busy));
 }
 
 #[tokio::test]
