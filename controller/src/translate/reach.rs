@@ -3,6 +3,7 @@
 use super::Facts;
 use super::views::{Map, object};
 use crate::world::Name;
+use selvage_config::keys;
 use selvage_config::resource::CoreKind;
 use selvage_policy::{Key, Target};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -63,9 +64,9 @@ fn exclude(facts: &Facts<'_>, map: &Map, name: &Name, found: &mut BTreeMap<Targe
     let ports = written.iter().flat_map(|text| text.split(',')).filter_map(|port| port.trim().parse::<u16>().ok());
     for port in ports.filter(|_| facts.world.in_cluster()) {
         let listeners = map.listeners.get(&name.key("Pod")).map(Vec::as_slice).unwrap_or_default();
-        let part = |part: &str| format!("{}#{part}", name.name);
-        let of = |wanted: String| listeners.iter().find(|(key, _)| key.name == wanted);
-        let Some((_, listener)) = of(part(&format!("in-{port}"))).or_else(|| of(part("in-any"))) else { continue };
+        let of = |wanted: Key| listeners.iter().find(|(key, _)| *key == wanted);
+        let declared = of(keys::inbound(&name.namespace, &name.name, port));
+        let Some((_, listener)) = declared.or_else(|| of(keys::inbound_any(&name.namespace, &name.name))) else { continue };
         for target in &listener.chain {
             if let Some(reach) = found.get_mut(target) {
                 reach.excluded.insert(format!("{}/{}:{port}", name.namespace, name.name));

@@ -150,11 +150,11 @@ fn a_workload_accepts_captured_connections_at_its_own_ports_and_at_any_other() {
     let own = |port: &str| json!({"local": format!("10.1.0.9:{port}")});
     let base = ["Mesh default", "Namespace shop"];
     let table = [
-        ("in-8080", Some(8080), own("8080"), Protocol::Http, vec!["Service shop/many", "Service shop/many#http"]),
-        ("in-9000", Some(9000), own("9000"), Protocol::Detect, vec![]),
+        ("in:8080", Some(8080), own("8080"), Protocol::Http, vec!["Service shop/many", "Service shop/many#http"]),
+        ("in:9000", Some(9000), own("9000"), Protocol::Detect, vec![]),
         // Nobody declares it, but a Service leads there.
-        ("in-7001", Some(7001), own("7001"), Protocol::Tcp, vec!["Service shop/many", "Service shop/many#tcp-raw"]),
-        ("in-any", None, json!({"own": "10.1.0.9"}), Protocol::Detect, vec![]),
+        ("in:7001", Some(7001), own("7001"), Protocol::Tcp, vec!["Service shop/many", "Service shop/many#tcp-raw"]),
+        ("in:any", None, json!({"own": "10.1.0.9"}), Protocol::Detect, vec![]),
     ];
     for (part, port, forward, protocol, services) in &table {
         let listener: ListenerSpec = spec(&translation, &Key::new("Listener", "shop", format!("many-0#{part}")));
@@ -170,13 +170,13 @@ fn a_workload_accepts_captured_connections_at_its_own_ports_and_at_any_other() {
         let assertors: Vec<String> = listener.assertors.iter().map(ToString::to_string).collect();
         assert_eq!(assertors, ["spiffe://cluster.local/ns/shop/sa/public-selvage"], "and no Gateway of another namespace");
     }
-    let inbound = translation.resources.keys().filter(|key| key.name.starts_with("many-0#in-")).count();
+    let inbound = translation.resources.keys().filter(|key| key.name.starts_with("many-0#in:")).count();
     assert_eq!(inbound, table.len(), "no port of the proxy's own, and none of UDP");
 
     let outbound: ListenerSpec = spec(&translation, &keys::outbound_any("shop", "many-0"));
     assert_eq!((outbound.bind, outbound.forward), (Bind::Captured(CAPTURED_OUTBOUND), Forward::Destination));
     assert_eq!((outbound.protocol, outbound.clients, outbound.mesh), (Protocol::Detect, Clients::Application, None));
-    assert!(!translation.resources.keys().any(|key| key.name.starts_with("many-0#out-") && key.name != "many-0#out-any"));
+    assert!(!translation.resources.keys().any(|key| key.name.starts_with("many-0#out:") && key.name != "many-0#out:any"));
 }
 
 #[test]
@@ -352,10 +352,10 @@ fn a_proxy_sees_what_its_paths_need_and_nothing_of_others() {
         ("Pod/shop/orders-0", "Pod/shop/orders-1", "Pod/stock/depot-0", "Gateway/shop/public", "Gateway/stock/internal");
     let table: &[(&str, &[&str])] = &[
         ("Mesh/default", &[first, second, depot, edge, other]),
-        ("Listener/shop/orders-0#in-8080", &[first]),
-        ("Listener/shop/orders-0#in-any", &[first]),
-        ("Listener/shop/orders-0#out-any", &[first]),
-        ("Listener/stock/depot-0#in-8080", &[depot]),
+        ("Listener/shop/orders-0#in:8080", &[first]),
+        ("Listener/shop/orders-0#in:any", &[first]),
+        ("Listener/shop/orders-0#out:any", &[first]),
+        ("Listener/stock/depot-0#in:8080", &[depot]),
         ("Listener/shop/public#https", &[edge]),
         ("Certificate/shop/shop-tls", &[edge]),
         ("Certificate/stock/stock-tls", &[other]),

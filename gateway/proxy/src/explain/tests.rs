@@ -129,7 +129,7 @@ fn the_targets_guards_are_run_here_only_where_nobody_else_does() {
 fn sidecar(assertors: serde_json::Value) -> World {
     let mut world = World::default();
     world.core(
-        "Listener/shop/orders-0#in-9000",
+        "Listener/shop/orders-0#in:9000",
         json!({
             "bind": {"bound": "127.0.0.1:9000"}, "port": 9000, "protocol": "Http", "mesh": "Strict", "clients": "Fellows",
             "forward": {"local": "127.0.0.2:9000"}, "chain": [service("orders")], "identity": ORDERS_ID, "assertors": assertors,

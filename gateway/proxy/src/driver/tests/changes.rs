@@ -139,7 +139,7 @@ async fn a_posture_and_a_limit_that_come_late_differ() {
     });
     let with = |posture: &str| {
         let mesh = json!({ "key": "Mesh/default", "spec": { "trustDomain": "td", "roots": [], "posture": posture } });
-        vec![mesh, json!({ "key": "Listener/shop/app-1#in-80", "spec": local.clone() })]
+        vec![mesh, json!({ "key": "Listener/shop/app-1#in:80", "spec": local.clone() })]
     };
     let world = World::start(with("AllowAll")).await;
     let mut one = websocket(ONE, address).await;
