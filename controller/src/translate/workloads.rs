@@ -13,10 +13,8 @@ use super::{Facts, Translation, outermost, services};
 use crate::provision::{GATEWAY_LABEL, label_value};
 use crate::world::{Name, Object, PLATFORM_NAMESPACE, Pod};
 use selvage_config::resource::backend::AppProtocol;
-use selvage_config::resource::listener::{
-    Bind, CAPTURED_INBOUND, CAPTURED_OUTBOUND, Clients, DestinationMatch, Forward, MeshMode, PROXY_PORTS, Protocol,
-};
-use selvage_config::{ListenerSpec, Resource, keys};
+use selvage_config::resource::listener::{Bind, Clients, DestinationMatch, Forward, MeshMode, Protocol};
+use selvage_config::{ListenerSpec, Resource, keys, ports};
 use selvage_policy::mesh::Mtls;
 use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, SpiffeId, Target};
@@ -79,15 +77,15 @@ impl Workload<'_, '_> {
         for (number, mappings) in self.ports() {
             let destination = Some(DestinationMatch { addresses: Vec::new(), port: Some(number) });
             let spec = ListenerSpec {
-                bind: Bind::Captured(CAPTURED_INBOUND),
+                bind: Bind::Captured(ports::INBOUND),
                 destination,
                 ..self.accepting(number, &mappings, Forward::Local(SocketAddr::new(own, number)))
             };
             self.add(keys::inbound(namespace, pod, number), &spec, translation);
         }
-        let spec = ListenerSpec { bind: Bind::Captured(CAPTURED_INBOUND), ..self.accepting(0, &[], Forward::Own(own)) };
+        let spec = ListenerSpec { bind: Bind::Captured(ports::INBOUND), ..self.accepting(0, &[], Forward::Own(own)) };
         self.add(keys::inbound_any(namespace, pod), &spec, translation);
-        let spec = self.calling(Bind::Captured(CAPTURED_OUTBOUND), 0, Protocol::Detect, Forward::Destination);
+        let spec = self.calling(Bind::Captured(ports::OUTBOUND), 0, Protocol::Detect, Forward::Destination);
         self.add(keys::outbound_any(namespace, pod), &spec, translation);
     }
 
@@ -122,7 +120,7 @@ impl Workload<'_, '_> {
 
     /// The ports it is called at, but those of the proxy, with the Services that lead there.
     fn ports(&self) -> impl Iterator<Item = (u16, Vec<Mapping<'_>>)> {
-        self.facts.index.ports(self.name, self.pod).into_iter().filter(|(number, _)| !PROXY_PORTS.contains(number))
+        self.facts.index.ports(self.name, self.pod).into_iter().filter(|(number, _)| !ports::PROXY.contains(number))
     }
 
     /// What it accepts at one of its ports. Every Service that maps to the port is in its chain: its guards hold whatever name a caller used,

@@ -1,7 +1,8 @@
 //! Worlds as an API server knows them: Pods with addresses and injected sidecars, EndpointSlices that others made.
 
 use super::*;
-use selvage_config::resource::listener::{Bind, CAPTURED_INBOUND, CAPTURED_OUTBOUND, Protocol};
+use selvage_config::ports;
+use selvage_config::resource::listener::{Bind, Protocol};
 use selvage_config::{BackendSpec, Endpoint};
 use std::net::IpAddr;
 
@@ -158,7 +159,7 @@ fn a_workload_accepts_captured_connections_at_its_own_ports_and_at_any_other() {
     ];
     for (part, port, forward, protocol, services) in &table {
         let listener: ListenerSpec = spec(&translation, &Key::new("Listener", "shop", format!("many-0#{part}")));
-        assert_eq!(listener.bind, Bind::Captured(CAPTURED_INBOUND), "{part}");
+        assert_eq!(listener.bind, Bind::Captured(ports::INBOUND), "{part}");
         assert_eq!(listener.destination.as_ref().and_then(|one| one.port), *port, "{part}");
         assert!(listener.destination.as_ref().is_none_or(|one| one.addresses.is_empty()));
         assert_eq!(serde_json::to_value(&listener.forward).expect("JSON"), *forward, "{part}");
@@ -174,7 +175,7 @@ fn a_workload_accepts_captured_connections_at_its_own_ports_and_at_any_other() {
     assert_eq!(inbound, table.len(), "no port of the proxy's own, and none of UDP");
 
     let outbound: ListenerSpec = spec(&translation, &keys::outbound_any("shop", "many-0"));
-    assert_eq!((outbound.bind, outbound.forward), (Bind::Captured(CAPTURED_OUTBOUND), Forward::Destination));
+    assert_eq!((outbound.bind, outbound.forward), (Bind::Captured(ports::OUTBOUND), Forward::Destination));
     assert_eq!((outbound.protocol, outbound.clients, outbound.mesh), (Protocol::Detect, Clients::Application, None));
     assert!(!translation.resources.keys().any(|key| key.name.starts_with("many-0#out:") && key.name != "many-0#out:any"));
 }

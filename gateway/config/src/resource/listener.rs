@@ -121,13 +121,6 @@ pub enum Forward {
     /// To the application at this address, and nowhere else.
     Local(SocketAddr),
     /// To the application at this address, on the port the caller dialled, for ports that nobody declared; never a port of the proxy
-    /// itself (see [`PROXY_PORTS`]).
+    /// itself (see [`crate::ports::PROXY`]).
     Own(IpAddr),
 }
-
-/// Where what a captured pod is called with is redirected to.
-pub const CAPTURED_INBOUND: u16 = 15306;
-/// Where what a captured pod calls is redirected to.
-pub const CAPTURED_OUTBOUND: u16 = 15301;
-/// Ports of a captured pod that are the proxy's own: nothing is ever forwarded to them.
-pub const PROXY_PORTS: std::ops::RangeInclusive<u16> = 15300..=15399;

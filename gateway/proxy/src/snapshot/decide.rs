@@ -22,7 +22,8 @@
 use super::rewrite::{self, Redirect};
 use super::{Backend, Destination, Listener, Matched, RouteTable, Snapshot};
 use crate::connection::Connection;
-use selvage_config::resource::listener::{Bind, Forward, MeshMode, PROXY_PORTS, Protocol};
+use selvage_config::ports;
+use selvage_config::resource::listener::{Bind, Forward, MeshMode, Protocol};
 use selvage_config::resource::route::FilterSpec;
 use selvage_policy::exchange::Destination as DestinationFacts;
 use selvage_policy::list::{Decision, GuardSet, Progress, Purpose};
@@ -203,7 +204,7 @@ pub fn may_pass(snapshot: &Snapshot, address: SocketAddr) -> bool {
 /// The application at our own address on a port that nobody declared: never a port of a proxy, never what listens on loopback only.
 fn own(snapshot: &Snapshot, application: IpAddr, port: u16) -> Result<SocketAddr, Denial> {
     let address = SocketAddr::new(application, port);
-    if PROXY_PORTS.contains(&port) || !may_pass(snapshot, address) {
+    if ports::PROXY.contains(&port) || !may_pass(snapshot, address) {
         return Err(Denial::of(Reason::InvalidBackend, "the port belongs to the workload's proxy, not to its application"));
     }
     Ok(address)
