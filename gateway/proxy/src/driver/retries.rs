@@ -16,14 +16,12 @@ use http::Method;
 use pingora_core::{Error, ErrorSource, ErrorType, RetryType};
 use pingora_proxy::Session;
 use rand::RngExt;
-use selvage_policy::traffic::{Budget, RetryOn};
+use selvage_policy::traffic::{Budget, RetryMethods};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What TrafficPolicy promises where no budget is set.
-const BUDGET: Budget = Budget { percent: 20, min_per_second: 10 };
 /// The least wait before a configured retry, where it says none.
 const BACKOFF: Duration = Duration::from_millis(25);
 /// However often it doubles.
@@ -102,7 +100,7 @@ fn wish(session: &Session, ctx: &mut Context, cause: Cause) -> Option<Retry> {
     if ctx.tries.made > limit {
         return Some(Retry::Exhausted);
     }
-    let repeatable = nothing_sent || ctx.settings.methods == Some(RetryOn::All) || is_idempotent(&session.req_header().method);
+    let repeatable = nothing_sent || ctx.settings.methods == Some(RetryMethods::All) || is_idempotent(&session.req_header().method);
     if !repeatable || session.as_ref().retry_buffer_truncated() {
         return Some(Retry::NotRepeatable);
     }
@@ -112,7 +110,7 @@ fn wish(session: &Session, ctx: &mut Context, cause: Cause) -> Option<Retry> {
         return Some(Retry::Exhausted);
     }
     let backend = ctx.chosen().and_then(|chosen| chosen.backend.clone());
-    let budget = ctx.settings.budget.unwrap_or(BUDGET);
+    let budget = ctx.settings.budget.unwrap_or(Budget::DEFAULT);
     if backend.is_some_and(|backend| !backend.retries.try_retry(budget, crate::state::clock::now())) {
         return Some(Retry::BudgetExhausted);
     }
