@@ -122,6 +122,18 @@ impl Resources {
         self.with(Resource::core(keys::route("shop", "HTTPRoute", name), &spec, 0))
     }
 
+    /// A TCPRoute in namespace `shop` with one rule, `main`.
+    pub fn tcp_route(self, name: &str, parent: &Key, backend: &Key) -> Self {
+        let rule = RuleSpec {
+            name: Some("main".into()),
+            backends: vec![WeightedBackend { backend: Some(backend.clone()), weight: 1, filters: Vec::new() }],
+            ..RuleSpec::default()
+        };
+        let object = Target::new(TargetKind::TCPRoute, "shop", name);
+        let spec = RouteSpec { object, parents: vec![parent.clone()], hostnames: Vec::new(), rules: vec![rule] };
+        self.with(Resource::core(keys::route("shop", "TCPRoute", name), &spec, 0))
+    }
+
     /// A policy of any kind in namespace `shop`, with a spec as somebody writes it (its targets may be left out) and what it holds for.
     pub fn policy(self, kind: &str, name: &str, spec: &Value, attachments: &[Target]) -> Self {
         self.policy_of(kind, name, spec, attachments, 0, &[])
