@@ -325,7 +325,7 @@ impl Decided {
         let redirect =
             matched.rule.filters.iter().find_map(|filter| if let FilterSpec::Redirect(spec) = filter { Some(spec) } else { None });
         if let (Some(spec), Some(http)) = (redirect, &exchange.http) {
-            self.next = Ok(Next::Redirect(rewrite::redirect(spec, http, matched.prefix, listener.spec.port)));
+            self.next = Ok(Next::Redirect(rewrite::redirect(spec, http, matched.prefix, exchange.destination.address.port())));
         }
         Ok(())
     }
