@@ -139,6 +139,43 @@ async fn a_proxy_that_starts_while_the_controller_is_away_serves_the_last_good_c
 }
 
 #[tokio::test]
+async fn what_a_bad_change_left_in_force_is_there_after_a_restart() {
+    let world = World::new();
+    let controller = world.serve(None).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let last_good = LastGood::new(directory.path().join("state"), directory.path().join("secrets"));
+    let good = listener("one", None);
+    let bad = selvage_config::Resource::core(good.key.clone(), &serde_json::json!({ "bind": "nowhere" }), 0);
+    let options = controller.options();
+    {
+        let (store, _feed) = start(options.clone(), Some(&last_good)).await;
+        world.publish(&[mesh(&[]), good.clone()]);
+        until("in force", || store.snapshot().load().listeners.contains_key(&good.key)).await;
+        world.publish(&[mesh(&[]), bad.clone(), listener("two", None)]);
+        until("rejected", || store.rejected().len() == 1).await;
+        until("saved", || last_good.load(SystemTime::now()).resources.iter().any(|resource| resource.key == listener("two", None).key))
+            .await;
+        assert!(store.resources().iter().any(|resource| resource.version == bad.version), "what it shows is what it was told");
+    }
+    drop(controller);
+    let (store, _feed) = start(options, Some(&last_good)).await;
+    assert!(ready(&store), "{:?}", store.readiness().borrow());
+    assert_eq!((store.snapshot().load().listeners.len(), store.rejected().len()), (2, 0));
+}
+
+#[tokio::test]
+async fn platform_settings_that_were_never_readable_are_missing() {
+    let world = World::new();
+    let controller = world.serve(None).await;
+    world.publish(&[selvage_config::Resource::core(keys::mesh(), &serde_json::json!({ "roots": 1 }), 0), listener("one", None)]);
+    let (store, _feed) = start(controller.options(), None).await;
+    until("rejected", || store.rejected().len() == 1).await;
+    assert_eq!(store.readiness().borrow().missing, ["platform settings"]);
+    world.publish(&[mesh(&[]), listener("one", None)]);
+    until("ready", || ready(&store)).await;
+}
+
+#[tokio::test]
 async fn a_proxy_without_anything_is_not_ready() {
     let world = World::new();
     let controller = world.serve(None).await;

@@ -237,6 +237,28 @@ fn a_posture_is_the_listeners_own() {
 }
 
 #[test]
+fn platform_settings_that_cannot_be_read_let_nobody_in_by_default() {
+    let (live, mut world) = (Live::default(), edge());
+    world.listener("http", json!({"posture": true, "identity": "spiffe://cluster.local/ns/shop/sa/web"}));
+    assert_eq!(reason(&world.snapshot(), "h/"), None, "without any the default holds");
+    world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": 1}));
+    let (bad, rejections) = again(&Snapshot::empty(), &world, &live);
+    assert_eq!((reason(&bad, "h/"), rejections.len(), bad.lacks_settings()), (Some(Reason::PostureDenied), 1, true));
+    // Nor do others that cannot be read change that; the first that can do.
+    world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": 2}));
+    let (still, _) = again(&bad, &world, &live);
+    assert_eq!((reason(&still, "h/"), still.lacks_settings()), (Some(Reason::PostureDenied), true));
+    assert!(Arc::ptr_eq(&bad.mesh, &still.mesh));
+    world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": []}));
+    let (good, _) = again(&still, &world, &live);
+    assert_eq!((reason(&good, "h/"), good.lacks_settings()), (None, false));
+    // Those that hold are kept where newer ones cannot be read.
+    world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": 3}));
+    let (kept, rejections) = again(&good, &world, &live);
+    assert_eq!((reason(&kept, "h/"), rejections.len(), kept.lacks_settings()), (None, 1, false));
+}
+
+#[test]
 fn settings_come_from_the_route_then_from_the_most_specific_policy() {
     let mut world = edge();
     let timeout = |text: &str| json!({"timeouts": {"request": text}});
