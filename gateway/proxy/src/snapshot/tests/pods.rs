@@ -113,18 +113,29 @@ fn addresses_follow_endpoints_as_they_come_and_go() {
 #[test]
 fn an_endpoint_without_a_sidecar_is_guarded_by_every_service_that_has_it() {
     let mut world = outbound();
-    world.backend("twin", json!({}), json!([{"address": "10.1.0.5:8080"}]));
+    world.backend("twin", json!({}), json!([{"address": "10.1.0.5:8080", "workload": "Pod/shop/stock-1"}]));
+    // Of another namespace: neither its guards nor anything else of it concerns a workload of `shop`, but an address that is none.
+    world.core("Backend/other/stock#80", json!({"port": 80, "protocol": "Http", "chain": []}));
+    let endpoints = json!([{"address": "10.1.0.5:8080", "workload": "Pod/shop/stock-1"}, {"address": "192.0.2.1:8080"}]);
+    world.core("Endpoints/other/stock-1#80", json!({"backend": "Backend/other/stock#80", "endpoints": endpoints}));
     let snapshot = world.snapshot();
-    let chosen = &snapshot.destinations[&key("Backend/shop/stock#80")].backend;
-    let names = |pin: Option<&str>| {
-        let guarding = decide::guarding(&snapshot, chosen, pin.map(address));
-        guarding.iter().map(|backend| backend.key.name.clone()).collect::<Vec<_>>()
+    let names = |chosen: &str, endpoint: &str| {
+        let chosen = &snapshot.destinations[&key(&format!("Backend/{chosen}#80"))].backend;
+        let guarding = decide::guarding(&snapshot, chosen, address(endpoint));
+        guarding.iter().map(|backend| format!("{}/{}", backend.key.namespace, backend.key.name)).collect::<Vec<_>>()
     };
-    assert_eq!(names(Some("10.1.0.5:8080")), ["stock#80", "twin#80"]);
-    assert_eq!(names(Some("10.1.0.4:8080")), ["stock#80"]);
-    assert_eq!(names(None), ["stock#80"], "who called a Service is judged by that one");
+    for chosen in ["shop/stock", "shop/twin"] {
+        assert_eq!(names(chosen, "10.1.0.5:8080"), ["shop/stock#80", "shop/twin#80"], "by whichever it is reached");
+    }
+    assert_eq!(names("shop/stock", "10.1.0.4:8080"), ["shop/stock#80"]);
+    assert_eq!(
+        names("other/stock", "10.1.0.5:8080"),
+        ["shop/stock#80", "shop/twin#80", "other/stock#80"],
+        "and by the one that was called"
+    );
+    assert_eq!(names("shop/stock", "192.0.2.1:8080"), ["other/stock#80", "shop/stock#80"]);
     // One that has moved on meanwhile is still guarded by what was chosen.
-    assert_eq!(names(Some("10.1.0.77:8080")), ["stock#80"]);
+    assert_eq!(names("shop/stock", "10.1.0.77:8080"), ["shop/stock#80"]);
 }
 
 /// Captured inbound of a pod: one declared port and every other.
