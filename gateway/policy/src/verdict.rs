@@ -62,7 +62,7 @@ pub enum BodyNeed {
 pub enum Scope {
     /// Once, after routing.
     Request,
-    /// Once per Exchange and backend, after backend choice, before the first attempt to an endpoint without a sidecar.
+    /// Once per Exchange and endpoint without a sidecar, after backend choice, before the first attempt to it.
     Destination,
     /// On each try.
     Attempt,

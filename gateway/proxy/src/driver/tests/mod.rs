@@ -13,11 +13,12 @@ mod mesh;
 mod pace;
 mod retries;
 mod routes;
+mod siblings;
 
 use super::{Options, Shared};
 use crate::observe::{AccessLog, Metrics};
 use crate::proxy::{Parts, Proxy, ProxyOptions};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Rejection, Snapshot};
 use crate::state::Live;
 use crate::tls::MeshTransport;
 use arc_swap::ArcSwap;
@@ -73,7 +74,8 @@ impl World {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let live = Arc::new(Live::default());
         let shelf = Shelf::default();
-        let snapshot = compile(&Snapshot::empty(), resources, &live);
+        let (snapshot, rejected) = compile(&Snapshot::empty(), resources, &live);
+        assert_eq!(rejected, []);
         let wanted: Vec<_> = snapshot.sockets.keys().copied().collect();
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -97,15 +99,21 @@ impl World {
         Self { shared, shelf, live, changes, proxy }
     }
 
-    /// Puts other Resources in force and waits for the proxy to have followed.
+    /// Puts other Resources in force, all of which must compile, and waits for the proxy to have followed.
     pub(super) async fn change(&self, resources: Vec<Value>) {
-        let snapshot = compile(&self.shared.snapshot.load(), resources, &self.live);
+        assert_eq!(self.attempt(resources).await, []);
+    }
+
+    /// The same with what cannot be used rejected.
+    pub(super) async fn attempt(&self, resources: Vec<Value>) -> Vec<Rejection> {
+        let (snapshot, rejected) = compile(&self.shared.snapshot.load(), resources, &self.live);
         let generation = snapshot.generation;
         self.shared.snapshot.store(Arc::new(snapshot));
         self.changes.send_replace(generation);
         let mut status = self.proxy.status();
         let followed = status.wait_for(|status| status.generation == generation);
         tokio::time::timeout(PATIENCE, followed).await.expect("in time").unwrap();
+        rejected
     }
 
     /// The log lines, once there are `count` of them.
@@ -128,7 +136,7 @@ impl World {
     }
 }
 
-fn compile(previous: &Snapshot, resources: Vec<Value>, live: &Live) -> Snapshot {
+fn compile(previous: &Snapshot, resources: Vec<Value>, live: &Live) -> (Snapshot, Vec<Rejection>) {
     let resources: BTreeMap<Key, Arc<Resource>> = resources
         .into_iter()
         .map(|mut resource| {
@@ -140,9 +148,7 @@ fn compile(previous: &Snapshot, resources: Vec<Value>, live: &Live) -> Snapshot 
             (resource.key.clone(), Arc::new(resource))
         })
         .collect();
-    let (snapshot, rejected) = Snapshot::compile(previous, &resources, live);
-    assert!(rejected.is_empty(), "{rejected:?}");
-    snapshot
+    Snapshot::compile(previous, &resources, live)
 }
 
 /// An address that nobody listens on.
