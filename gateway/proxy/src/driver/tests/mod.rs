@@ -28,8 +28,9 @@ use selvage_policy::Key;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -151,9 +152,12 @@ fn compile(previous: &Snapshot, resources: Vec<Value>, live: &Live) -> (Snapshot
     Snapshot::compile(previous, &resources, live)
 }
 
-/// An address that nobody listens on.
+/// A loopback address that nobody else has, with a port that nobody listens on; a port of 127.0.0.1 could be somebody else's before it is used.
 pub(super) fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let address = Ipv4Addr::new(127, 100 + (std::process::id() % 24) as u8, high, low);
+    std::net::TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
 }
 
 /// The listener `Listener/shop/public#http` for everybody, with fields replaced by those of `with`.
