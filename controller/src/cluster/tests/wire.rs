@@ -1,6 +1,6 @@
-use super::super::tokens::AUDIENCE;
 use super::whole::{Controller, shop};
 use super::*;
+use crate::containers::TOKEN_AUDIENCE;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -76,7 +76,7 @@ fn review(name: Option<&str>) -> Value {
         json!({}),
         |name| json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [format!("uid-{name}")] }),
     );
-    json!({ "authenticated": true, "audiences": [AUDIENCE], "user": { "username": "system:serviceaccount:shop:orders", "extra": extra } })
+    json!({ "authenticated": true, "audiences": [TOKEN_AUDIENCE], "user": { "username": "system:serviceaccount:shop:orders", "extra": extra } })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
