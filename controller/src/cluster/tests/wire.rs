@@ -88,7 +88,7 @@ async fn a_proxy_gets_what_its_pod_may_have_and_nobody_else_gets_anything() {
     api.token(&bound, review(Some("orders-0")));
     api.token("unbound", review(None));
     api.token("late", review(Some("orders-1")));
-    let controller = Controller::start(&api);
+    let controller = Controller::start(&api).await;
     controller.ready().await;
     until("the roots are there", || api.object("/api/v1/configmaps", "shop", "selvage-roots").is_some()).await;
     let proxy = Connected::new(&controller, &bound);
