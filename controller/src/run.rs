@@ -142,7 +142,7 @@ pub async fn run(options: &Options, listeners: Listeners, client: Client, stop: 
             ending.run_until_cancelled(watching).await;
         });
     }
-    parts.spawn(mesh_config::keep(client.clone(), settings.trust_domain.clone(), tenure.clone(), ending.clone()));
+    parts.spawn(mesh_config::keep(client.clone(), settings.trust_domain.clone(), outlook.clone(), tenure.clone(), ending.clone()));
     let cluster = Cluster { client, settings, metrics, tenure, outlook, look, wire, webhooks };
     let begin = ending.clone();
     parts.spawn(async move {

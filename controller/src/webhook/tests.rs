@@ -135,6 +135,17 @@ fn the_trust_domain_stays_what_it_is() {
 }
 
 #[test]
+fn the_mesh_config_that_holds_cannot_be_deleted() {
+    let strict = |name: &str| mesh(name, json!({ "mtls": "Strict", "posture": "Deny" }));
+    let answer = judged(&World::default(), "DELETE", &Value::Null, &strict("default"));
+    assert_eq!(answer.faults.len(), 1, "{answer:?}");
+    let review = answer.review("u-1");
+    let message = review["response"]["status"]["message"].as_str().expect("a message");
+    assert!(message.contains("MeshConfig/default") && message.contains("edit it instead"), "{message}");
+    assert_eq!(judged(&World::default(), "DELETE", &Value::Null, &strict("trial")), Answer::allowed());
+}
+
+#[test]
 fn what_is_not_edited_or_goes_away_passes() {
     let bad = policy(json!({ "name": "a", "action": "Allow", "when": "nonsense(" }));
     assert!(!judged(&World::default(), "CREATE", &bad, &Value::Null).faults.is_empty());

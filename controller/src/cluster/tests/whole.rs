@@ -168,6 +168,23 @@ async fn from_an_empty_cluster_to_served_proxies_and_true_statuses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mesh_config_that_is_removed_comes_back_as_it_was() {
+    let api = shop();
+    let spec = json!({ "trustDomain": "shop.example", "mtls": "Strict", "posture": "Deny" });
+    let strict = json!({ "apiVersion": "selvage.dev/v1alpha1", "kind": "MeshConfig", "metadata": { "name": "default" }, "spec": spec });
+    api.put(MESH_CONFIGS, strict);
+    let controller = Controller::start(&api).await;
+    controller.ready().await;
+    api.delete(MESH_CONFIGS, "", "default");
+    until("it is made again", || api.object(MESH_CONFIGS, "", "default").is_some()).await;
+    let again = api.object(MESH_CONFIGS, "", "default").expect("a MeshConfig");
+    for (field, value) in spec.as_object().expect("fields") {
+        assert_eq!(again["spec"][field], *value, "{field}");
+    }
+    controller.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_object_is_named_and_takes_nothing_else_down() {
     let api = shop();
     api.put(&format!("{GATEWAY_API}/httproutes"), route("broken", json!({ "parentRefs": [{ "name": "public" }], "rules": "none" })));
