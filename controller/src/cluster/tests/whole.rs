@@ -184,6 +184,69 @@ async fn a_mesh_config_that_is_removed_comes_back_as_it_was() {
     controller.end().await;
 }
 
+/// Where the objects of a Gateway are.
+const PROVISIONED: [&str; 4] =
+    ["/api/v1/serviceaccounts", "/api/v1/services", "/apis/apps/v1/deployments", "/apis/policy/v1/poddisruptionbudgets"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_changes_its_class_leaves_nothing_behind() {
+    let api = shop();
+    let class = json!({ "controllerName": "selvage.dev/controller" });
+    api.put(&format!("{GATEWAY_API}/gatewayclasses"), gateway_api("GatewayClass", "internal", class));
+    let theirs = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "shop", "name": "public-other" } });
+    api.put("/api/v1/serviceaccounts", theirs);
+    let controller = Controller::start(&api).await;
+    controller.ready().await;
+    let all = |name: &str| PROVISIONED.iter().filter(|collection| api.object(collection, "shop", name).is_some()).count();
+    until("its objects are there", || all("public-selvage") == 4).await;
+    let mut gateway = api.object(&format!("{GATEWAY_API}/gateways"), "shop", "public").expect("the Gateway");
+    gateway["spec"]["gatewayClassName"] = json!("internal");
+    api.put(&format!("{GATEWAY_API}/gateways"), gateway);
+    until("those of the new class are there", || all("public-internal") == 4).await;
+    until("those of the old class are gone", || all("public-selvage") == 0).await;
+    assert_eq!(all("public-other"), 1);
+    controller.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_made_anew_has_its_proxies_as_soon_as_the_old_ones_are_gone() {
+    let api = shop();
+    let old = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {
+            "namespace": "shop", "name": "public-selvage",
+            "ownerReferences": [{ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "public", "uid": "old" }],
+        },
+    });
+    api.put(PROVISIONED[2], old);
+    let controller = Controller::start(&api).await;
+    controller.ready().await;
+    until("the rest is there", || api.object(PROVISIONED[3], "shop", "public-selvage").is_some()).await;
+    api.delete(PROVISIONED[2], "shop", "public-selvage");
+    until("the Deployment is there", || api.object(PROVISIONED[2], "shop", "public-selvage").is_some()).await;
+    controller.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_scales_stays_scaled() {
+    let api = shop();
+    let controller = Controller::start(&api).await;
+    controller.ready().await;
+    let deployment = || api.object(PROVISIONED[2], "shop", "public-selvage");
+    until("the Deployment is there", || deployment().is_some()).await;
+    assert_eq!(deployment().expect("a Deployment")["spec"]["replicas"], 2);
+    let mut scaled = deployment().expect("a Deployment");
+    scaled["spec"]["replicas"] = json!(5);
+    api.put(PROVISIONED[2], scaled);
+    // Applied again with something else that changes it.
+    let mut gateway = api.object(&format!("{GATEWAY_API}/gateways"), "shop", "public").expect("the Gateway");
+    gateway["spec"]["infrastructure"] = json!({ "labels": { "team": "web" } });
+    api.put(&format!("{GATEWAY_API}/gateways"), gateway);
+    until("it is applied again", || deployment().is_some_and(|one| one["metadata"]["labels"]["team"] == "web")).await;
+    assert_eq!(deployment().expect("a Deployment")["spec"]["replicas"], 5);
+    controller.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_object_is_named_and_takes_nothing_else_down() {
     let api = shop();
