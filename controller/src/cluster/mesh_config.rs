@@ -1,13 +1,17 @@
 //! The MeshConfig `default`: made where it is not there. The chart does not hold it, so that an upgrade never resets it.
+//!
+//! One that somebody removed is made again as it was seen last: a mesh that refuses does not begin to allow because an object is gone.
 
 use super::FIELD_OWNER;
 use super::kinds;
 use super::lease::{Tenure, WriteError};
+use super::turn::Outlook;
 use crate::crds::{GROUP, VERSION};
 use crate::world::{MESH_CONFIG, Name};
 use kube::Client;
 use kube::api::{DynamicObject, PostParams};
 use selvage_policy::TrustDomain;
+use selvage_policy::mesh::MeshConfigSpec;
 use serde_json::json;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -28,15 +32,20 @@ pub enum Ensured {
     NoSuchKind,
 }
 
-/// Makes it whenever it is not there and this replica holds the lease; until stopped.
-pub async fn keep(client: Client, trust_domain: TrustDomain, mut tenure: Tenure, stop: CancellationToken) {
+/// Makes it whenever it is not there and this replica holds the lease; until stopped. `trust_domain` is of the first one.
+pub async fn keep(client: Client, trust_domain: TrustDomain, outlook: Outlook, mut tenure: Tenure, stop: CancellationToken) {
     let mut told = false;
+    // Says, too, that it is gone.
+    let mut not_yet = outlook.not_yet.subscribe();
     loop {
         match stop.run_until_cancelled(tenure.begins()).await {
             Some(true) => {}
             _ => return,
         }
-        let pause = match ensure(&client, &trust_domain, &tenure).await {
+        not_yet.borrow_and_update();
+        let spec =
+            last_seen(&outlook).unwrap_or_else(|| MeshConfigSpec { trust_domain: trust_domain.clone(), ..MeshConfigSpec::default() });
+        let pause = match ensure(&client, &spec, &tenure).await {
             Ok(Ensured::Present | Ensured::Made) => ROUND,
             // The watch shows it.
             Ok(Ensured::NoSuchKind) => PAUSE,
@@ -48,14 +57,22 @@ pub async fn keep(client: Client, trust_domain: TrustDomain, mut tenure: Tenure,
             }
         };
         told &= pause == PAUSE;
-        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = not_yet.changed(), if pause == ROUND => if changed.is_err() { return },
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-/// Makes it if it is not there.
-pub async fn ensure(client: &Client, trust_domain: &TrustDomain, tenure: &Tenure) -> Result<Ensured, WriteError> {
+/// What it said when everything was translated last: without it nothing is.
+fn last_seen(outlook: &Outlook) -> Option<MeshConfigSpec> {
+    let seen = outlook.seen.borrow();
+    seen.as_ref()?.world.mesh_configs.get(&Name::new("", MESH_CONFIG)).map(|config| config.spec.clone())
+}
+
+/// Makes it with this spec if it is not there.
+pub async fn ensure(client: &Client, spec: &MeshConfigSpec, tenure: &Tenure) -> Result<Ensured, WriteError> {
     let Some(kind) = kinds::of("MeshConfig") else { return Ok(Ensured::NoSuchKind) };
     let api = kind.at(client.clone(), &Name::new("", MESH_CONFIG));
     if tenure.write(api.get_opt(MESH_CONFIG)).await?.is_some() {
@@ -63,12 +80,14 @@ pub async fn ensure(client: &Client, trust_domain: &TrustDomain, tenure: &Tenure
     }
     let mut object = DynamicObject::new(MESH_CONFIG, &kind.resource());
     object.metadata.labels = Some([("app.kubernetes.io/part-of".to_string(), "selvage".to_string())].into());
-    object.data = json!({ "apiVersion": format!("{GROUP}/{VERSION}"), "kind": kind.kind, "spec": { "trustDomain": trust_domain } });
+    object.data = json!({ "apiVersion": format!("{GROUP}/{VERSION}"), "kind": kind.kind, "spec": spec });
+    // Named even where it is the default: it holds for good.
+    object.data["spec"]["trustDomain"] = json!(spec.trust_domain);
     object.types = None;
     let params = PostParams { field_manager: Some(FIELD_OWNER.into()), ..PostParams::default() };
     match tenure.write(api.create(&params, &object)).await {
         Ok(_) => {
-            tracing::info!(%trust_domain, "the MeshConfig was made");
+            tracing::info!(trust_domain = %spec.trust_domain, "the MeshConfig was made");
             Ok(Ensured::Made)
         }
         Err(error) if error.status().is_some_and(|status| status.is_already_exists() || status.is_conflict()) => Ok(Ensured::Present),

@@ -17,6 +17,9 @@ pub const PROXY: std::ops::RangeInclusive<u16> = 15300..=15399;
 /// User and group of a proxy: what they send is not captured.
 pub const PROXY_USER: u32 = 2173;
 
+/// Entries of one list of what is left out of capture: each becomes a rule in the pod.
+pub const MOST_EXCLUSIONS: usize = 64;
+
 /// Socket priority of a mesh hop. It never leaves the host (and 0 and 4 are one band of the kernel's default queue); the capture rules tell by it
 /// a hop to our own pod, which must come in like any other, from what we hand to the application.
 pub const HOP_PRIORITY: u32 = 4;

@@ -34,9 +34,6 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A configuration that was confirmed so recently counts as current in the metrics.
-const CURRENT: Duration = Duration::from_secs(5);
-
 /// Where a proxy's Resources come from.
 pub enum Feed {
     /// A file and the secrets beside it; followed when they change.
@@ -283,9 +280,7 @@ impl Watched for Look {
     }
 
     fn metrics(&self) -> Vec<u8> {
-        if self.store.age().is_some_and(|age| age < CURRENT) {
-            self.metrics.configuration.confirmed();
-        }
+        self.metrics.configuration.aged(self.store.age());
         // Rendering fails only where two metrics share a name, which starting the proxy has ruled out.
         self.metrics.render().unwrap_or_default()
     }

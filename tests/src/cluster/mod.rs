@@ -1,5 +1,5 @@
-//! The test cluster, from inside: a real Kubernetes (`tests/cluster/with` brings it up) with Selvage and the bookshop, installed as the
-//! README says.
+//! The test cluster, from inside: a real Kubernetes (`tests/cluster/with` brings it up) with Selvage and the bookshop, installed by
+//! Helm from the chart.
 //!
 //! ```text
 //! tests/cluster/with cargo test --test cluster -- --ignored

@@ -1,6 +1,6 @@
-use super::super::tokens::AUDIENCE;
 use super::whole::{Controller, shop};
 use super::*;
+use crate::containers::TOKEN_AUDIENCE;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -76,7 +76,7 @@ fn review(name: Option<&str>) -> Value {
         json!({}),
         |name| json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [format!("uid-{name}")] }),
     );
-    json!({ "authenticated": true, "audiences": [AUDIENCE], "user": { "username": "system:serviceaccount:shop:orders", "extra": extra } })
+    json!({ "authenticated": true, "audiences": [TOKEN_AUDIENCE], "user": { "username": "system:serviceaccount:shop:orders", "extra": extra } })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,7 +88,7 @@ async fn a_proxy_gets_what_its_pod_may_have_and_nobody_else_gets_anything() {
     api.token(&bound, review(Some("orders-0")));
     api.token("unbound", review(None));
     api.token("late", review(Some("orders-1")));
-    let controller = Controller::start(&api);
+    let controller = Controller::start(&api).await;
     controller.ready().await;
     until("the roots are there", || api.object("/api/v1/configmaps", "shop", "selvage-roots").is_some()).await;
     let proxy = Connected::new(&controller, &bound);

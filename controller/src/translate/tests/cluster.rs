@@ -347,6 +347,12 @@ fn a_proxy_sees_what_its_paths_need_and_nothing_of_others() {
         policy("AuthorizationPolicy", "on-pod", "shop", on("Pod", "orders-0")),
         policy("AuthorizationPolicy", "on-gateway", "shop", on("Gateway", "public")),
         policy("AuthorizationPolicy", "on-stock", "stock", on("Namespace", "stock")),
+        // Over a Pod without a sidecar that the edge reaches by another Service, and over none that it reaches.
+        service("twin", "shop", "10.96.0.30", Value::Null, http()),
+        slice("twin", "shop", 8080, json!([endpoint("10.1.0.3", "orders-old")])),
+        policy("AuthorizationPolicy", "on-twin", "shop", on("Service", "twin")),
+        service("far", "stock", "10.96.0.31", Value::Null, http()),
+        slice("far", "stock", 8080, json!([{"addresses": ["10.1.0.3"]}])),
     ]));
     let has = |proxy: &str, key: &str| view(&translation, proxy).contains(&key.parse().expect("a key"));
     let (first, second, depot, edge, other) =
@@ -362,6 +368,11 @@ fn a_proxy_sees_what_its_paths_need_and_nothing_of_others() {
         ("Certificate/stock/stock-tls", &[other]),
         ("Backend/shop/orders#80", &[first, second, depot, edge]),
         ("Endpoints/shop/orders-x1#80", &[first, second, depot, edge]),
+        ("Backend/shop/twin#80", &[first, second, depot, edge]),
+        ("Endpoints/shop/twin-x1#80", &[first, second, depot, edge]),
+        ("AuthorizationPolicy/shop/on-twin", &[first, second, depot, edge]),
+        ("Backend/shop/orders-set#80", &[first, second, depot]),
+        ("Backend/stock/far#80", &[first, second, depot]),
         ("Backend/stock/depot#80", &[first, second, depot]),
         ("Route/shop/HTTPRoute.public", &[edge]),
         ("Route/stock/HTTPRoute.producer", &[first, second, depot]),

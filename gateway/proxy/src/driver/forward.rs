@@ -105,17 +105,18 @@ fn pick(ctx: &Context) -> Result<Arc<EndpointState>, Denial> {
         .ok_or_else(|| Denial::of(Reason::NoEndpoint, "no endpoint of the backend is ready"))
 }
 
-/// An endpoint without a sidecar has nobody else to run the guards of the target; once for the Exchange and its backend.
+/// An endpoint without a sidecar has nobody else to run the guards of the target; once for the Exchange and that endpoint.
 fn guard(session: &Session, ctx: &mut Context, endpoint: &EndpointState) -> Result<(), Denial> {
     let Some(backend) = ctx.chosen().and_then(|chosen| chosen.backend.clone()) else { return Ok(()) };
-    if endpoint.endpoint.identity.is_some() || ctx.tries.guarded {
+    let address = endpoint.endpoint.address;
+    if endpoint.endpoint.identity.is_some() || ctx.tries.guarded.contains(&address) {
         return Ok(());
     }
     let (Some(listener), Some(snapshot)) = (ctx.listener.clone(), ctx.snapshot.clone()) else {
         return Err(Denial::of(Reason::ProxyError, "the configuration is gone"));
     };
-    ctx.tries.guarded = true;
-    for backend in decide::guarding(&snapshot, &backend, ctx.pin()) {
+    ctx.tries.guarded.push(address);
+    for backend in decide::guarding(&snapshot, &backend, address) {
         if !backend.guards.is_empty() {
             guard_of(session, ctx, &listener, backend, endpoint)?;
         }
@@ -140,6 +141,9 @@ fn guard_of(session: &Session, ctx: &mut Context, listener: &Listener, backend: 
         return Err(Denial::of(Reason::PolicyError, "the proxy failed while it decided about this request"));
     };
     ctx.decision.fields.append(&mut decision.fields);
+    // What was asked at an earlier endpoint too has been noted there.
+    let known = |denial: &Denial| ctx.decision.audited.iter().any(|one| (&one.policy, &one.rule) == (&denial.policy, &denial.rule));
+    decision.audited.retain(|denial| !known(denial));
     ctx.decision.audited.append(&mut decision.audited);
     ctx.decision.counted.append(&mut decision.counted);
     ctx.decision.allowed_by = decision.allowed_by.or(ctx.decision.allowed_by.take());
@@ -177,7 +181,7 @@ fn permit(session: &Session, ctx: &mut Context, endpoint: &EndpointState) {
     if endpoint.endpoint.identity.is_none()
         && let Some(backend) = ctx.chosen().and_then(|chosen| chosen.backend.as_ref())
     {
-        let backends = decide::guarding(snapshot, backend, ctx.pin()).into_iter().cloned().collect();
+        let backends = decide::guarding(snapshot, backend, endpoint.endpoint.address).into_iter().cloned().collect();
         let target = TargetFacts { backends, endpoint: endpoint.endpoint.address, way: Some(way), trace: Some(ctx.trace.clone()) };
         permit.aim(target, snapshot, &ctx.shared.snapshot);
     }

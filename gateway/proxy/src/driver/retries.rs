@@ -42,8 +42,8 @@ pub(super) struct Tries {
     pub(super) current: Option<InFlight>,
     /// Wait before the next one.
     pub(super) wait: Duration,
-    /// The target's guards have been asked.
-    pub(super) guarded: bool,
+    /// Endpoints without a sidecar whose guards have been asked: two may be those of different Services.
+    pub(super) guarded: SmallVec<[SocketAddr; 2]>,
 }
 
 /// Why an attempt failed.

@@ -179,7 +179,7 @@ impl Explanation {
             let scheme = exchange.http.map_or("http", |http| http.scheme);
             let seen = sent.as_ref().map(Head::at_target);
             let exchange = Exchange { http: seen.as_ref().map(|head| head.http(scheme)), ..*exchange };
-            for backend in decide::guarding(snapshot, backend, *pin) {
+            for backend in decide::guarding(snapshot, backend, endpoint.address) {
                 let mut decision = decide::destination(listener, backend, endpoint.address, &exchange, Purpose::Explain, counted);
                 self.target_guards.append(&mut decision.steps);
                 counted.append(&mut decision.counted);

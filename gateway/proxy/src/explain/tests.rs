@@ -244,7 +244,7 @@ fn a_pod_called_by_its_address_is_explained_as_it_is_served() {
     let mut world = World::default();
     world.listener(
         "out",
-        json!({"clients": "Application", "forward": "destination", "chain": [], "bind": {"captured": 15301}, "identity": EDGE_ID}),
+        json!({"port": 0, "clients": "Application", "forward": "destination", "chain": [], "bind": {"captured": 15301}, "identity": EDGE_ID}),
     );
     world.backend("orders", json!({}), json!([{"address": "10.1.0.3:8080"}, {"address": "10.1.0.4:8080", "identity": ORDERS_ID}]));
     world.backend("twin", json!({}), json!([{"address": "10.1.0.3:8080"}]));
@@ -266,6 +266,11 @@ fn a_pod_called_by_its_address_is_explained_as_it_is_served() {
     assert_eq!(asked("10.1.0.3:8080", "any/open").verdict, Verdict::Allowed);
     let refusal = asked("10.1.0.3:8080", "any/secret");
     assert_eq!(refused(&refusal), ("authorization_denied", 403, Some("AuthorizationPolicy/shop/deny".into())));
+    // By the address of another Service of that pod too.
+    let mut world = edge(false);
+    world.backend("twin", json!({}), json!([{"address": "127.0.0.1:9000"}]));
+    world.policy("AuthorizationPolicy", "deny", service("twin"), json!({"rules": [{"name": "no", "action": "Deny"}]}));
+    assert_eq!(refused(&ask(&world, &get("h/api/x"))).0, "authorization_denied");
     assert_eq!(
         asked("10.1.0.9:8080", "any/secret").next.expect("a hop").address.to_string(),
         "10.1.0.9:8080",
@@ -276,7 +281,7 @@ fn a_pod_called_by_its_address_is_explained_as_it_is_served() {
 #[test]
 fn a_port_that_nobody_declared_is_explained_as_it_is_served() {
     let mut world = World::default();
-    world.listener("any", json!({"clients": "Fellows", "forward": {"own": "10.1.0.2"}, "bind": {"captured": 15306}}));
+    world.listener("any", json!({"port": 0, "clients": "Fellows", "forward": {"own": "10.1.0.2"}, "bind": {"captured": 15306}}));
     let snapshot = world.snapshot();
     let asked = |to: &str| explain(&snapshot, &At::Address(Bind::Captured(15306), to.parse().expect("an address")), &get("any/"), moment());
     assert_eq!(asked("10.1.0.2:7000").next.expect("a hop").address.to_string(), "10.1.0.2:7000");

@@ -83,7 +83,7 @@ async fn save(store: Arc<Store>, last_good: LastGood) {
         if changes.changed().await.is_err() {
             return;
         }
-        let (resources, last_good) = (store.resources(), last_good.clone());
+        let (resources, last_good) = (store.used(), last_good.clone());
         let saved = tokio::task::spawn_blocking(move || last_good.save(resources.iter().map(AsRef::as_ref), SystemTime::now()));
         if let Ok(Err(error)) = saved.await {
             tracing::warn!(%error, "the last good configuration was not saved");

@@ -105,15 +105,13 @@ impl Way<'_> {
         let limit = settings.connect_timeout.unwrap_or(CONNECT);
         // Retries that a policy turned off are off; more than one more try helps nobody who waits for a connection.
         let tries = if settings.attempts == Some(0) { 1 } else { TRIES };
-        let mut guarded = false;
         let mut tried = Vec::new();
         let mut last = Denial::of(Reason::NoEndpoint, "no endpoint of the backend is ready");
         for _ in 0..tries {
             let Some(state) = self.pick(backend, &tried) else { break };
             let endpoint = &state.endpoint;
-            if endpoint.identity.is_none() && !guarded {
+            if endpoint.identity.is_none() {
                 self.guard(backend, endpoint.address, &mut counted)?;
-                guarded = true;
             }
             let mut flight = state.begin();
             let from = self.listener.spec.identity.as_ref();
@@ -121,7 +119,7 @@ impl Way<'_> {
                 Ok(stream) => {
                     flight.answered(Ok(()));
                     let target = endpoint.identity.is_none().then(|| TargetFacts {
-                        backends: decide::guarding(self.snapshot, backend, self.pin).into_iter().cloned().collect(),
+                        backends: decide::guarding(self.snapshot, backend, endpoint.address).into_iter().cloned().collect(),
                         endpoint: endpoint.address,
                         way: None,
                         trace: None,
@@ -148,7 +146,7 @@ impl Way<'_> {
     }
 
     fn guard(&self, backend: &Arc<Backend>, endpoint: SocketAddr, counted: &mut Vec<Arc<Key>>) -> Result<(), Denial> {
-        for backend in decide::guarding(self.snapshot, backend, self.pin) {
+        for backend in decide::guarding(self.snapshot, backend, endpoint) {
             let mut decision = decide::destination(self.listener, backend, endpoint, self.exchange, Purpose::Live, counted);
             counted.append(&mut decision.counted);
             decision.denial.map_or(Ok(()), Err)?;

@@ -95,7 +95,11 @@ fn figures_of_the_configuration_move_by_themselves() {
     let many = (0..100).map(|n| (format!("Certificate/shop/c{n}"), soon + Duration::from_secs(n))).collect();
     metrics.configuration.certificates(many);
     assert_eq!((value("selvage_config_generation"), value("selvage_config_rejected")), (Some(7.0), Some(2.0)));
-    assert!(value("selvage_config_age_seconds").unwrap() >= 0.0);
+    assert_eq!(value("selvage_config_age_seconds"), Some(-1.0), "nobody has said that it is current");
+    metrics.configuration.aged(Some(Duration::from_secs(90)));
+    assert_eq!(value("selvage_config_age_seconds"), Some(90.0));
+    metrics.configuration.aged(None);
+    assert_eq!(value("selvage_config_age_seconds"), Some(-1.0));
     let left = value("selvage_certificate_expiry_seconds{certificate=\"Certificate/shop/c0\"}").unwrap();
     assert!((3590.0..=3600.0).contains(&left), "{left}");
     assert_eq!(value("selvage_certificate_expiry_seconds{certificate=\"Certificate/shop/c99\"}"), None, "bounded");

@@ -45,7 +45,7 @@ pub struct HttpFacts {
 /// Where an exchange went whose target has no proxy of its own.
 #[derive(Debug)]
 pub struct TargetFacts {
-    /// Whose guards hold there, as of the last time they were asked: one, or all that have the endpoint where the caller chose that.
+    /// Whose guards hold there, as of the last time they were asked.
     pub backends: SmallVec<[Arc<Backend>; 1]>,
     /// The endpoint.
     pub endpoint: SocketAddr,

@@ -3,7 +3,7 @@
 //! ```text
 //! request():      listener -> mesh required? -> route -> guards (scope request) -> redirect -> Next
 //! Next::Forward:  Chosen::of(matched, random) -> rewrite::Target of the rule's and the backend's filters -> endpoint
-//! destination():  guards of the target, once per Exchange and backend, for an endpoint without a sidecar
+//! destination():  guards of the target, once per Exchange and endpoint, for an endpoint without a sidecar
 //! attempt
 //! ```
 //!
@@ -12,12 +12,11 @@
 //! 2. [`request`]: log `decided.guards` (audit, fields, who allowed it) whatever the outcome, then act on `decided.next`;
 //! 3. for [`Next::Forward`]: [`Matched::rule`]`.backend(random)` once per Exchange, `settings.resolve(exchange)` for timeouts and retries,
 //!    apply [`super::rewrite`] for the rule's filters and then the backend's;
-//! 4. per try: `backend.endpoints.pick(tried, random)`; `None` is `no_endpoint`. If the endpoint has no identity and
-//!    [`destination`] was not run for this Exchange and backend yet, run it on the **rewritten** request and stop if it denies;
+//! 4. per try: `backend.endpoints.pick(tried, random)`; `None` is `no_endpoint`. If the endpoint has no identity, run [`destination`] for
+//!    every Service that has it ([`guarding`]) on the **rewritten** request, once for this Exchange, and stop if it denies;
 //! 5. the attempt.
 //!
-//! [`Next::Pinned`] is the same with one endpoint: `backend.endpoints.at(address)` at each try, and at [`destination`] the guards of every
-//! Service that has it ([`guarding`]), because the caller named none.
+//! [`Next::Pinned`] is the same with one endpoint: `backend.endpoints.at(address)` at each try.
 
 use super::rewrite::{self, Redirect};
 use super::{Backend, Destination, Listener, Matched, RouteTable, Snapshot};
@@ -28,7 +27,7 @@ use selvage_config::resource::route::FilterSpec;
 use selvage_policy::exchange::Destination as DestinationFacts;
 use selvage_policy::list::{Decision, GuardSet, Progress, Purpose};
 use selvage_policy::{Denial, Exchange, Key, Reason, Source, SpiffeId};
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -143,11 +142,10 @@ pub fn destination(
     run(&backend.guards, &Exchange { source: &source, destination: &facts, ..*exchange }, purpose, counted)
 }
 
-/// The backends whose guards hold at an endpoint without a sidecar: the one that was chosen, or, where the endpoint itself was, all it serves.
-pub fn guarding<'a>(snapshot: &'a Snapshot, chosen: &'a Arc<Backend>, pinned: Option<SocketAddr>) -> SmallVec<[&'a Arc<Backend>; 2]> {
-    let Some(address) = pinned else { return smallvec![chosen] };
-    let mut backends: SmallVec<[&Arc<Backend>; 2]> = snapshot.behind(address).into_iter().map(|found| &found.backend).collect();
-    // Its endpoints may have moved on since it was chosen.
+/// The backends whose guards hold at an endpoint without a sidecar: all that it serves, by whichever it was reached.
+pub fn guarding<'a>(snapshot: &'a Snapshot, chosen: &'a Arc<Backend>, endpoint: SocketAddr) -> SmallVec<[&'a Arc<Backend>; 2]> {
+    let mut backends: SmallVec<[&Arc<Backend>; 2]> = snapshot.behind(endpoint).into_iter().map(|found| &found.backend).collect();
+    // It may have moved on since it was chosen, and a Service of another namespace is judged by its own guards too.
     if !backends.iter().any(|backend| backend.key == chosen.key) {
         backends.push(chosen);
     }
@@ -326,7 +324,7 @@ impl Decided {
         let redirect =
             matched.rule.filters.iter().find_map(|filter| if let FilterSpec::Redirect(spec) = filter { Some(spec) } else { None });
         if let (Some(spec), Some(http)) = (redirect, &exchange.http) {
-            self.next = Ok(Next::Redirect(rewrite::redirect(spec, http, matched.prefix, listener.spec.port)));
+            self.next = Ok(Next::Redirect(rewrite::redirect(spec, http, matched.prefix, exchange.destination.address.port())));
         }
         Ok(())
     }

@@ -26,8 +26,11 @@ async fn what_only_we_say_is_removed_from_everybody_and_said_anew() {
         assert_eq!(seen.one("x-forwarded-proto"), Some("http"), "{clients}");
         assert_eq!(seen.one("x-forwarded-host"), Some("shop.example"), "{clients}");
         let ours = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
-        let left: Vec<_> =
-            seen.names().into_iter().filter(|name| super::super::hygiene::is_ours(name) && !ours.contains(&name.as_str())).collect();
+        let left: Vec<_> = seen
+            .names()
+            .into_iter()
+            .filter(|name| selvage_config::resource::fields::is_ours(name) && !ours.contains(&name.as_str()))
+            .collect();
         assert!(left.is_empty(), "{clients}: {left:?}");
     }
 }

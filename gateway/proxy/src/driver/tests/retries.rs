@@ -132,17 +132,17 @@ async fn a_budget_ends_retries_and_not_requests() {
 async fn a_try_that_takes_too_long_is_repeated_and_all_end_with_the_deadline() {
     let backend =
         Backend::start(|number, _| if number < 2 { Reply::Slowly(vec![(Duration::from_secs(30), vec![])]) } else { ok("third") }).await;
-    let rule = json!({ "backendTimeoutMs": 200, "requestTimeoutMs": 10_000, "retry": { "attempts": 2, "backoffMs": 10 } });
+    let rule = json!({ "backendTimeoutMs": 2000, "requestTimeoutMs": 60_000, "retry": { "attempts": 2, "backoffMs": 10 } });
     let (_world, address) = front(&[backend.address], rule, vec![]).await;
     assert_eq!((get(address, "/", "").await.body.as_str(), backend.count()), ("third", 3));
 
     let backend = Backend::start(|_, _| Reply::Slowly(vec![(Duration::from_secs(30), vec![])])).await;
-    let rule = json!({ "backendTimeoutMs": 200, "requestTimeoutMs": 500, "retry": { "attempts": 10, "backoffMs": 10 } });
+    let rule = json!({ "backendTimeoutMs": 300, "requestTimeoutMs": 2000, "retry": { "attempts": 100, "backoffMs": 10 } });
     let (_world, address) = front(&[backend.address], rule, vec![]).await;
     let began = Instant::now();
     assert_eq!(get(address, "/", "").await.status, 504);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert!((2..=4).contains(&backend.count()), "{}", backend.count());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!((1..=7).contains(&backend.count()), "{}", backend.count());
 }
 
 #[tokio::test]
