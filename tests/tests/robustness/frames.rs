@@ -117,7 +117,7 @@ impl Frames {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> bool {
-        let written = tokio::time::timeout(Duration::from_secs(2), self.stream.write_all(bytes)).await;
+        let written = tokio::time::timeout(Duration::from_secs(20), self.stream.write_all(bytes)).await;
         matches!(written, Ok(Ok(())))
     }
 
