@@ -22,7 +22,7 @@ pub struct Connection {
     pub destination: SocketAddr,
     /// TLS terminated by us; on a `Passthrough` listener what its hello says.
     pub tls: Option<TlsSession>,
-    /// The generation of the Snapshot it was accepted under.
+    /// The generation of the Snapshot it was accepted under: what was found out under another one is found out again.
     pub generation: u64,
     /// Whether it is going away: a response should say so (`Connection: close`).
     pub closing: Closing,

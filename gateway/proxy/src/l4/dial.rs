@@ -56,7 +56,7 @@ impl Dialled {
             Stream::Mesh(tls) => tls.get_ref().0,
         };
         // A failure is an end too: whoever reads finds out.
-        let _ = tcp.readable().await;
+        let _ = tcp.peek(&mut [0]).await;
     }
 }
 

@@ -13,7 +13,8 @@ use crate::connection::Connection;
 use crate::net::worker::Shared;
 use crate::observe::labels::{Accepted, Carries, Direction};
 use crate::permit::{Facts, Permit};
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::Snapshot;
+use crate::snapshot::decide::{self, Arrival};
 use dial::Dialled;
 use selvage_policy::{Denial, Key, Source, SpiffeId};
 use std::net::SocketAddr;
@@ -63,12 +64,6 @@ pub trait Observer: Send + Sync + 'static {
     }
 }
 
-/// Watches nothing.
-#[derive(Debug, Default)]
-pub struct Unobserved;
-
-impl Observer for Unobserved {}
-
 /// How serving an opaque connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
@@ -78,11 +73,11 @@ pub enum Served {
     Refused,
 }
 
-/// Serves an opaque connection. Always ends in one [`Closed`], also when cancelled. `dialled`: how reaching somebody went, where it was tried already.
+/// Serves an opaque connection. Always ends in one [`Closed`], also when cancelled. `dialled`: how reaching somebody went, where it was tried already
+/// under this Snapshot.
 pub async fn serve<S>(
     shared: &Shared,
     snapshot: &Snapshot,
-    listener: &Arc<Listener>,
     connection: &Arc<Connection>,
     dialled: Option<Result<Dialled, Denial>>,
     io: S,
@@ -95,7 +90,7 @@ where
         bytes: copy::Bytes::default(),
         began: Instant::now(),
         closed: Closed {
-            listener: listener.key.clone(),
+            listener: connection.listener.clone(),
             peer: connection.peer,
             principal: connection.principal().cloned(),
             destination: connection.destination,
@@ -107,15 +102,20 @@ where
             denial: None,
         },
     };
-    let dialled = match dialled {
-        Some(dialled) => dialled,
-        None => dial::dial(shared, snapshot, listener, connection).await,
+    // The one that holds now: where the configuration has changed since it was accepted, there may be none.
+    let reached = match decide::listener(snapshot, Arrival::from(&**connection), None) {
+        Ok(listener) => match dialled {
+            Some(dialled) => dialled,
+            None => dial::dial(shared, snapshot, &listener, connection).await,
+        }
+        .map(|dialled| (listener, dialled)),
+        Err(denial) => Err(denial),
     };
-    match dialled {
-        Ok(dialled) => {
+    match reached {
+        Ok((listener, dialled)) => {
             let source = Source { address: connection.peer.ip(), principal: connection.principal().cloned() };
             let facts = Facts { source, http: None, target: dialled.target };
-            let permit = Permit::issue(connection, listener.clone(), facts, snapshot.generation, &shared.snapshot);
+            let permit = Permit::issue(connection, listener, facts, snapshot.generation, &shared.snapshot);
             shared.metrics.connections.accepted(Accepted::Served);
             let _open = shared.metrics.connections.open(Carries::Tcp);
             record.closed.route = dialled.route;

@@ -128,11 +128,6 @@ impl Shared {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Connections that have found their listener and are open.
-    pub fn connections(&self) -> usize {
-        self.open.lock().len()
-    }
-
     /// Puts a connection on the list.
     pub fn register(&self, connection: &Arc<Connection>) -> Registered<'_> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);

@@ -20,6 +20,7 @@ fn the_page_of_limits_says_what_holds() {
         format!("| streams of an HTTP/2 connection at once | {} |", http::MAX_STREAMS),
         format!("| silent opaque connection, WebSocket | {} s |", l4::IDLE.as_secs()),
         format!("for {} s.", ProxyOptions::default().linger.as_secs()),
+        format!("says nothing for {} s somebody is reached", detect::DETECT.as_secs()),
     ] {
         assert!(page.contains(&row), "{row}");
     }

@@ -13,6 +13,7 @@ mod mesh;
 mod pace;
 mod retries;
 mod routes;
+mod smuggled;
 
 use super::{Options, Shared};
 use crate::observe::{AccessLog, Metrics};
