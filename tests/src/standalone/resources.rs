@@ -184,6 +184,7 @@ pub fn edge_listener(bind: SocketAddr, port: u16) -> ListenerSpec {
         chain: vec![gateway.clone(), gateway.section("http")],
         posture: false,
         identity: Some(identity("shop", "public-selvage")),
+        application: None,
         assertors: Vec::new(),
     }
 }
@@ -205,6 +206,7 @@ pub fn inbound_listener(bind: SocketAddr, application: SocketAddr) -> ListenerSp
         chain,
         posture: true,
         identity: Some(identity("shop", "orders")),
+        application: None,
         assertors: vec![identity("shop", "public-selvage")],
     }
 }
@@ -224,6 +226,7 @@ pub fn outbound_listener(bind: SocketAddr, backend: &Key) -> ListenerSpec {
         chain: Vec::new(),
         posture: false,
         identity: Some(identity("shop", "web")),
+        application: None,
         assertors: Vec::new(),
     }
 }

@@ -59,7 +59,8 @@ fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {
         Way::Open => return Err(Denial::of(Reason::ProxyError, "the request has nowhere to go")),
         Way::Address(address) => {
             let_in(session, ctx);
-            plain(address, speaks_http2(session, ctx, AppProtocol::Detect))
+            let protocol = ctx.listener.as_ref().and_then(|listener| listener.spec.application).unwrap_or(AppProtocol::Detect);
+            plain(address, speaks_http2(session, ctx, protocol))
         }
         Way::Backend(..) | Way::Pinned(..) => {
             let endpoint = match ctx.tries.next.take() {
