@@ -57,12 +57,13 @@ fn unreached(ctx: &Context, response: &ResponseHeader) -> bool {
 /// The head that is passed on.
 pub(super) fn pass(session: &mut Session, ctx: &mut Context, response: &mut ResponseHeader) -> Result<()> {
     let fellow = ctx.tries.last.as_ref().is_some_and(|state| state.endpoint.identity.is_some());
+    remove_hop_by_hop(response, ctx.has_trailers);
     let origin = response.headers.get(&ORIGIN).filter(|_| fellow).cloned();
     remove_ours(response);
     if is_interim(response.status) {
         return Ok(());
     }
-    remove_hop_by_hop(response, ctx.has_trailers);
+    say_length_once(response)?;
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         // From here on silence is the application's right, as on any opaque connection.
         session.as_downstream_mut().set_read_timeout(Some(crate::l4::IDLE));
@@ -144,6 +145,18 @@ fn remove_hop_by_hop(response: &mut ResponseHeader, has_trailers: bool) {
     for name in &gone {
         response.remove_header(name);
     }
+/// A length that the backend repeated is one length to every client (RFC 9110 section 8.6). Pingora refuses those that differ.
+fn say_length_once(response: &mut ResponseHeader) -> Result<()> {
+    let mut lengths = response.headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let Some(first) = lengths.next().map(<[u8]>::trim_ascii) else { return Ok(()) };
+    let mut more = lengths.map(<[u8]>::trim_ascii).peekable();
+    if more.peek().is_some() && more.all(|length| length == first) {
+        let first = first.to_vec();
+        response.insert_header(CONTENT_LENGTH, first)?;
+    }
+    Ok(())
+}
+
 }
 
 fn change_fields(ctx: &Context, response: &mut ResponseHeader) {
