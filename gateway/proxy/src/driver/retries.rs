@@ -9,7 +9,7 @@
 //! ```
 
 use super::context::Context;
-use super::fail;
+use super::{fail, leash};
 use crate::observe::labels::{Attempt as Outcome, Retry};
 use crate::state::balance::{EndpointState, InFlight};
 use http::Method;
@@ -141,6 +141,7 @@ pub(super) fn connect_failed(session: &Session, ctx: &mut Context, mut error: Bo
 
 /// The attempt failed after a connection was there.
 pub(super) fn attempt_failed(session: &Session, ctx: &mut Context, mut error: Box<Error>, reused: bool) -> Box<Error> {
+    leash::arm(None);
     if fail::is_retry(&error) {
         return error;
     }

@@ -2,7 +2,7 @@
 
 use super::closing::Closing;
 use super::conn;
-use super::http::TRANSFER;
+use super::http::{ABANDONED, IDLE_H2, TRANSFER};
 use crate::connection::Connection;
 use crate::l4::Observer;
 use crate::observe::Metrics;
@@ -30,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 pub const MAX_CONNECTIONS: usize = 16_384;
 /// Connections of one socket at once: a flood on one listener leaves room for the others.
 pub const MAX_PER_SOCKET: usize = 12_288;
+/// For what is under way where its listener or the trust in its peer is gone.
+pub const LINGER: Duration = Duration::from_secs(30);
 /// Connections reviewed in a row; requests of this worker wait meanwhile.
 const REVIEWED: usize = 64;
 /// Idle upstream connections a worker keeps.
@@ -53,6 +55,12 @@ pub struct Shared {
     pub max_per_socket: usize,
     /// One read of a request body, one write of a response.
     pub transfer: Duration,
+    /// An HTTP/2 connection without streams.
+    pub idle_h2: Duration,
+    /// What is left to a request whose client has ended its side before the response.
+    pub abandoned: Duration,
+    /// What is left to what is under way where its listener or the trust in its peer is gone.
+    pub linger: Duration,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     numbers: AtomicU64,
     requests: AtomicUsize,
@@ -105,6 +113,9 @@ impl Shared {
             max_connections: MAX_CONNECTIONS,
             max_per_socket: MAX_PER_SOCKET,
             transfer: TRANSFER,
+            idle_h2: IDLE_H2,
+            abandoned: ABANDONED,
+            linger: LINGER,
             open: Mutex::default(),
             numbers: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
