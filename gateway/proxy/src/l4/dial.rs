@@ -2,11 +2,13 @@
 
 use super::preamble;
 use crate::connection::Connection;
+use crate::net::keepalive;
+use crate::net::raw::Abrupt;
 use crate::net::worker::Shared;
 use crate::permit::TargetFacts;
 use crate::snapshot::decide::{self, Next};
 use crate::snapshot::{Backend, Listener, Rule, Snapshot};
-use crate::state::balance::EndpointState;
+use crate::state::balance::{EndpointState, InFlight};
 use crate::state::clock;
 use crate::tls::MeshTransport;
 use crate::tls::upstream::mark;
@@ -14,6 +16,7 @@ use selvage_config::Endpoint;
 use selvage_policy::exchange::{Destination, Source};
 use selvage_policy::list::Purpose;
 use selvage_policy::{Denial, Exchange, Key, Reason, SpiffeId};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +41,8 @@ pub struct Dialled {
     pub stream: Stream,
     /// Present where the guards of the target were run here.
     pub target: Option<TargetFacts>,
+    /// What the endpoint is loaded with while this lives; absent where there is no choice of endpoints.
+    pub load: Option<InFlight>,
 }
 
 /// Plain, or inside a mesh hop whose preamble has been sent.
@@ -46,6 +51,15 @@ pub enum Stream {
     Plain(TcpStream),
     /// Mesh TLS.
     Mesh(Box<TlsStream<TcpStream>>),
+}
+
+impl Abrupt for Stream {
+    fn reset_on_drop(&self) {
+        match self {
+            Self::Plain(tcp) => tcp.reset_on_drop(),
+            Self::Mesh(tls) => tls.reset_on_drop(),
+        }
+    }
 }
 
 impl Dialled {
@@ -82,7 +96,7 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
         Next::PassThrough(address) => (address, CONNECT),
     };
     let stream = Stream::Plain(connect(address, limit).await.map_err(unreachable)?);
-    Ok(Dialled { route: None, endpoint: address, stream, target: None })
+    Ok(Dialled { route: None, endpoint: address, stream, target: None, load: None })
 }
 
 /// From a rule to a connection.
@@ -126,7 +140,8 @@ impl Way<'_> {
                         way: None,
                         trace: None,
                     });
-                    return Ok(Dialled { route: Some(rule.route.clone()), endpoint: endpoint.address, stream, target });
+                    let route = Some(rule.route.clone());
+                    return Ok(Dialled { route, endpoint: endpoint.address, stream, target, load: Some(flight) });
                 }
                 Err(denial) => {
                     flight.answered(Err(()));
@@ -179,7 +194,7 @@ async fn reach(
     let (config, name) = hop.tcp();
     let reached = timeout(limit, async {
         let tcp = hop_socket(endpoint.address)?.connect(endpoint.address).await?;
-        tcp.set_nodelay(true)?;
+        settle(&tcp)?;
         let mut tls = TlsConnector::from(config).connect(name, tcp).await?;
         preamble::write(&mut tls, endpoint.address.port()).await?;
         io::Result::Ok(tls)
@@ -200,8 +215,13 @@ fn hop_socket(address: SocketAddr) -> io::Result<TcpSocket> {
 
 async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let tcp = timeout(limit, TcpStream::connect(address)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    tcp.set_nodelay(true)?;
+    settle(&tcp)?;
     Ok(tcp)
+}
+
+fn settle(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    SockRef::from(tcp).set_tcp_keepalive(&keepalive::probes())
 }
 
 fn unreachable(error: io::Error) -> Denial {

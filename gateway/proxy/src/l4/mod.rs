@@ -10,6 +10,7 @@ pub mod dial;
 pub mod preamble;
 
 use crate::connection::Connection;
+use crate::net::raw::Breaking;
 use crate::net::worker::Shared;
 use crate::observe::labels::{Accepted, Carries, Direction};
 use crate::permit::{Facts, Permit};
@@ -67,10 +68,10 @@ pub trait Observer: Send + Sync + 'static {
 /// How serving an opaque connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// It reached somebody, and both sides have ended or one has failed.
-    Connected,
-    /// It was refused, or nobody could be reached: not a byte went anywhere.
-    Refused,
+    /// In order, by both sides.
+    Ended,
+    /// It was refused or cut off, or one side failed: what has come may not be all.
+    Broken,
 }
 
 /// Serves an opaque connection. Always ends in one [`Closed`], also when cancelled. `dialled`: how reaching somebody went, where it was tried already
@@ -120,24 +121,32 @@ where
             let _open = shared.metrics.connections.open(Carries::Tcp);
             record.closed.route = dialled.route;
             record.closed.endpoint = Some(dialled.endpoint);
-            // How a side failed is its own affair: the bytes say how far it went.
+            let mut upstream = Breaking::new(dialled.stream);
             let copied = async {
-                let _ = match dialled.stream {
+                match &mut upstream.io {
                     dial::Stream::Plain(upstream) => copy::both(io, upstream, &record.bytes, IDLE).await,
-                    dial::Stream::Mesh(upstream) => copy::both(io, *upstream, &record.bytes, IDLE).await,
-                };
+                    dial::Stream::Mesh(upstream) => copy::both(io, &mut **upstream, &record.bytes, IDLE).await,
+                }
             };
-            tokio::select! {
+            let copied = tokio::select! {
                 biased;
-                () = permit.withdrawal().withdrawn() => record.closed.denial = permit.withdrawal().denial().cloned(),
-                () = copied => {}
+                () = permit.withdrawal().withdrawn() => {
+                    record.closed.denial = permit.withdrawal().denial().cloned();
+                    return Served::Broken;
+                }
+                copied = copied => copied,
+            };
+            // How a side failed is its own affair: the bytes say how far it went, and the other side is told that it is not all.
+            if copied.is_err() {
+                return Served::Broken;
             }
-            Served::Connected
+            upstream.ended();
+            Served::Ended
         }
         Err(denial) => {
             shared.metrics.connections.accepted(Accepted::Refused);
             record.closed.denial = Some(denial);
-            Served::Refused
+            Served::Broken
         }
     }
 }

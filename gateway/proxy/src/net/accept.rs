@@ -10,7 +10,7 @@ use super::closing::Closing;
 use super::conn::{Conn, IDLE};
 use super::detect::{self, DETECT, Hello, HelloError, Spoken};
 use super::http::{http1, http2};
-use super::raw::{Abrupt, Raw};
+use super::raw::{Abrupt, Breaking, Raw};
 use super::worker::Worker;
 use crate::connection::{Connection, TlsSession};
 use crate::l4::dial::Dialled;
@@ -225,7 +225,7 @@ where
         let takes = listener.spec.hostname.as_ref().is_none_or(|pattern| name.is_none_or(|name| pattern.matches(name)));
         match listener.spec.protocol {
             Protocol::Passthrough if takes => {
-                let about = TlsSession { server_name: name.map(Into::into), peer: None };
+                let about = TlsSession { server_name: name.map(Into::into), peer: None, trusted: None };
                 self.opaque(listener, Some(about), raw).await
             }
             Protocol::Passthrough => {
@@ -237,7 +237,7 @@ where
                     return;
                 };
                 let Some(tls) = handshake(config, raw).await else { return };
-                let about = TlsSession { server_name: name.map(Into::into), peer: None };
+                let about = TlsSession { server_name: name.map(Into::into), peer: None, trusted: None };
                 if listener.spec.protocol == Protocol::Tls {
                     return self.opaque(listener, Some(about), tls).await;
                 }
@@ -251,17 +251,32 @@ where
         }
     }
 
-    /// The mesh hop. Whatever goes wrong, the connection is closed: there is no way back to plain.
-    async fn mesh(mut self, listener: &Arc<Listener>, raw: Raw, hello: Hello) {
+    /// The mesh hop. Whatever goes wrong, the connection is closed: there is no way back to plain. It lives no longer than the certificate that
+    /// let it in.
+    async fn mesh(self, listener: &Arc<Listener>, raw: Raw, hello: Hello) {
         let Some(config) = &listener.mesh else { return };
-        let Some(mut tls) = handshake(config, raw).await else { return };
+        let Some(tls) = handshake(config, raw).await else { return };
         let session = tls.get_ref().1;
         let Some(leaf) = session.peer_certificates().and_then(<[_]>::first) else { return };
-        let (Some(peer), true) = (peer_identity(leaf), peer::is_alive(leaf, SystemTime::now())) else { return };
-        let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
-        let about = TlsSession { server_name: hello.server_name.map(Into::into), peer: Some(peer) };
-        let is_tcp = alpn.as_deref() == Some(ALPN_TCP);
-        if !is_tcp {
+        let (Some(peer), Some(left)) = (peer_identity(leaf), peer::left(leaf, SystemTime::now())) else { return };
+        let trusted = Some(self.snapshot.mesh.clone());
+        let about = TlsSession { server_name: hello.server_name.map(Into::into), peer: Some(peer), trusted };
+        let (closing, linger) = (self.closing.clone(), self.worker.shared.linger);
+        let outlived = async {
+            sleep(left).await;
+            closing.drain();
+            sleep(linger).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.hop(listener, about, tls) => {}
+            () = outlived => {}
+        }
+    }
+
+    async fn hop(mut self, listener: &Arc<Listener>, about: TlsSession, mut tls: TlsStream<Raw>) {
+        let alpn = tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        if alpn.as_deref() != Some(ALPN_TCP) {
             if listener.spec.protocol == Protocol::Tcp {
                 return;
             }
@@ -318,6 +333,9 @@ where
         let Some(connection) = conn.connection().cloned() else { return };
         let shared = &self.worker.shared;
         let _registered = shared.register(&connection);
+        if shared.has_missed(&connection) {
+            return;
+        }
         shared.metrics.connections.accepted(Accepted::Served);
         let _open = shared.metrics.connections.open(if is_h2 { Carries::Http2 } else { Carries::Http1 });
         if is_h2 { http2(self.worker, conn).await } else { http1(self.worker, conn).await }
@@ -330,18 +348,22 @@ where
         self.opaque_to(self.connection(listener, tls), None, io).await;
     }
 
-    async fn opaque_to<S>(&self, connection: Arc<Connection>, dialled: Option<Result<Dialled, Denial>>, mut io: S)
+    async fn opaque_to<S>(&self, connection: Arc<Connection>, dialled: Option<Result<Dialled, Denial>>, io: S)
     where
         S: AsyncRead + AsyncWrite + Abrupt + Unpin + Send,
     {
         let shared = &self.worker.shared;
+        // An end in order is one that both sides have made. What was refused, or is cut off, must not look like a whole answer.
+        let mut io = Breaking::new(io);
         let _registered = shared.register(&connection);
-        // A swap from here on finds it on the list; one that came while it was silent has not, so what holds by now is asked.
+        // A change from here on finds it on the list; it may have been silent for long, so what holds by now is asked.
         let snapshot = shared.snapshot.load_full();
+        if !connection.is_trusted(&snapshot.mesh) {
+            return;
+        }
         let dialled = dialled.filter(|_| snapshot.generation == connection.generation);
-        if l4::serve(shared, &snapshot, &connection, dialled, &mut io).await == Served::Refused {
-            // It was accepted before anybody knew. An end in order would look like an answer without a byte.
-            io.reset_on_drop();
+        if l4::serve(shared, &snapshot, &connection, dialled, &mut io.io).await == Served::Ended {
+            io.ended();
         }
     }
 
@@ -354,7 +376,7 @@ where
             tls,
             generation: self.snapshot.generation,
             closing: self.closing.clone(),
-            permits: Permits::default(),
+            permits: Permits::new(self.worker.shared.linger),
         })
     }
 }

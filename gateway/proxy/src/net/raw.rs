@@ -68,6 +68,39 @@ impl<S: Abrupt> Abrupt for TlsStream<S> {
     }
 }
 
+impl<S: Abrupt> Abrupt for tokio_rustls::client::TlsStream<S> {
+    fn reset_on_drop(&self) {
+        self.get_ref().0.reset_on_drop();
+    }
+}
+
+/// A connection whose peer gets a reset when it is dropped, unless it has ended before.
+pub struct Breaking<S: Abrupt> {
+    /// It.
+    pub io: S,
+    has_ended: bool,
+}
+
+impl<S: Abrupt> Breaking<S> {
+    /// It has not ended yet.
+    pub fn new(io: S) -> Self {
+        Self { io, has_ended: false }
+    }
+
+    /// Both sides have ended it in order.
+    pub fn ended(&mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl<S: Abrupt> Drop for Breaking<S> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.io.reset_on_drop();
+        }
+    }
+}
+
 impl AsRawFd for Raw {
     fn as_raw_fd(&self) -> RawFd {
         self.io.as_raw_fd()

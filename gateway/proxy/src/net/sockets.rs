@@ -90,7 +90,7 @@ where
                     end(socket.closing, linger);
                 }
             }
-            self.shared.outlived(&snapshot.listeners).into_iter().for_each(|closing| end(closing, linger));
+            self.shared.outlived(&snapshot).into_iter().for_each(|closing| end(closing, linger));
             self.shared.review(&snapshot).await;
             let mut failures = BTreeMap::new();
             for bind in snapshot.sockets.keys() {

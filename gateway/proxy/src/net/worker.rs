@@ -14,7 +14,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, ProxyHttp, http_proxy};
 use selvage_config::resource::listener::MeshMode;
-use selvage_policy::{Denial, Key};
+use selvage_policy::Denial;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -146,14 +146,16 @@ impl Shared {
         Registered { shared: self, number }
     }
 
-    /// The ends of open connections that `listeners` no longer allow: their listener is gone, or takes mesh TLS only by now.
-    pub fn outlived(&self, listeners: &HashMap<Key, Arc<Listener>>) -> Vec<Closing> {
-        let gone = |open: &Connection| match listeners.get(&*open.listener) {
-            Some(listener) => open.principal().is_none() && listener.spec.mesh == Some(MeshMode::Strict),
-            None => true,
-        };
+    /// The ends of open connections that `snapshot` no longer allows.
+    pub fn outlived(&self, snapshot: &Snapshot) -> Vec<Closing> {
         let open = self.open.lock();
-        open.values().filter(|open| !open.closing.is_draining() && gone(open)).map(|open| open.closing.clone()).collect()
+        open.values().filter(|open| !open.closing.is_draining() && has_outlived(open, snapshot)).map(|open| open.closing.clone()).collect()
+    }
+
+    /// Whether a connection that has just been put on the list is no longer allowed: a change that came before has not seen it there.
+    pub fn has_missed(&self, connection: &Connection) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.generation != connection.generation && has_outlived(connection, &snapshot)
     }
 
     /// Ends what is under way and would be refused under `snapshot`.
@@ -166,6 +168,17 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether the listener of a connection is gone, takes mesh TLS only by now, or no longer trusts what its peer has proved. Without TLS the listener
+/// is chosen by each request: then it is the socket that must still take it.
+fn has_outlived(connection: &Connection, snapshot: &Snapshot) -> bool {
+    let listener = match &connection.tls {
+        Some(_) => snapshot.listeners.get(&*connection.listener),
+        None => snapshot.accept(connection.bind, connection.destination, None),
+    };
+    let is_shut = |listener: &Arc<Listener>| listener.spec.mesh == Some(MeshMode::Strict) && connection.principal().is_none();
+    listener.is_none_or(is_shut) || !connection.is_trusted(&snapshot.mesh)
 }
 
 impl Drop for Request<'_> {
