@@ -131,9 +131,9 @@ impl Workload<'_, '_> {
         chain.push(Target::new(TargetKind::Workload, &self.name.namespace, &self.name.name));
         let mut seen = BTreeSet::new();
         chain.retain(|target| seen.insert(target.clone()));
-        let protocol = |one: &Mapping<'_>| listened(services::protocol(self.facts, one.service, one.number, one.port));
-        let protocols: Vec<Protocol> = mappings.iter().map(protocol).collect();
-        let agreed = protocols.first().filter(|first| protocols.iter().all(|other| other == *first));
+        let spoken: Vec<AppProtocol> =
+            mappings.iter().map(|one| services::protocol(self.facts, one.service, one.number, one.port)).collect();
+        let application = agreed(spoken.iter().copied()).filter(|protocol| *protocol == AppProtocol::H2c);
         let near = |gateway: &&Name| gateway.namespace == self.name.namespace || gateway.namespace == PLATFORM_NAMESPACE;
         let assertors = self.facts.gateways.iter().filter(|(gateway, _)| near(gateway)).map(|(_, identity)| identity.clone());
         ListenerSpec {
@@ -141,7 +141,7 @@ impl Workload<'_, '_> {
             destination: None,
             hostname: None,
             port: number,
-            protocol: agreed.copied().unwrap_or(Protocol::Detect),
+            protocol: agreed(spoken.into_iter().map(listened)).unwrap_or(Protocol::Detect),
             certificates: Vec::new(),
             mesh: Some(match self.facts.world.mesh().mtls {
                 Mtls::Permissive => MeshMode::Permissive,
@@ -152,6 +152,7 @@ impl Workload<'_, '_> {
             chain,
             posture: true,
             identity: Some(self.identity.clone()),
+            application,
             assertors: assertors.collect(),
         }
     }
@@ -171,6 +172,7 @@ impl Workload<'_, '_> {
             chain: Vec::new(),
             posture: false,
             identity: Some(self.identity.clone()),
+            application: None,
             assertors: Vec::new(),
         }
     }
@@ -178,6 +180,12 @@ impl Workload<'_, '_> {
     fn add(&self, key: Key, spec: &ListenerSpec, translation: &mut Translation) {
         translation.add(Resource::core(key, spec, self.pod.meta.created));
     }
+}
+
+/// What all say, if they say one thing.
+fn agreed<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let first = all.next()?;
+    all.all(|other| other == first).then_some(first)
 }
 
 /// What a listener expects of what is spoken behind a Service's port.

@@ -2,11 +2,13 @@
 
 use super::preamble;
 use crate::connection::Connection;
+use crate::net::keepalive;
+use crate::net::raw::Abrupt;
 use crate::net::worker::Shared;
 use crate::permit::TargetFacts;
 use crate::snapshot::decide::{self, Next};
 use crate::snapshot::{Backend, Listener, Rule, Snapshot};
-use crate::state::balance::EndpointState;
+use crate::state::balance::{EndpointState, InFlight};
 use crate::state::clock;
 use crate::tls::MeshTransport;
 use crate::tls::upstream::mark;
@@ -14,6 +16,7 @@ use selvage_config::Endpoint;
 use selvage_policy::exchange::{Destination, Source};
 use selvage_policy::list::Purpose;
 use selvage_policy::{Denial, Exchange, Key, Reason, SpiffeId};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +41,8 @@ pub struct Dialled {
     pub stream: Stream,
     /// Present where the guards of the target were run here.
     pub target: Option<TargetFacts>,
+    /// What the endpoint is loaded with while this lives; absent where there is no choice of endpoints.
+    pub load: Option<InFlight>,
 }
 
 /// Plain, or inside a mesh hop whose preamble has been sent.
@@ -48,6 +53,15 @@ pub enum Stream {
     Mesh(Box<TlsStream<TcpStream>>),
 }
 
+impl Abrupt for Stream {
+    fn reset_on_drop(&self) {
+        match self {
+            Self::Plain(tcp) => tcp.reset_on_drop(),
+            Self::Mesh(tls) => tls.reset_on_drop(),
+        }
+    }
+}
+
 impl Dialled {
     /// Resolves when the other side has said something, or has ended. Takes nothing.
     pub async fn spoken(&self) {
@@ -56,7 +70,7 @@ impl Dialled {
             Stream::Mesh(tls) => tls.get_ref().0,
         };
         // A failure is an end too: whoever reads finds out.
-        let _ = tcp.readable().await;
+        let _ = tcp.peek(&mut [0]).await;
     }
 }
 
@@ -82,7 +96,7 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
         Next::PassThrough(address) => (address, CONNECT),
     };
     let stream = Stream::Plain(connect(address, limit).await.map_err(unreachable)?);
-    Ok(Dialled { route: None, endpoint: address, stream, target: None })
+    Ok(Dialled { route: None, endpoint: address, stream, target: None, load: None })
 }
 
 /// From a rule to a connection.
@@ -124,7 +138,8 @@ impl Way<'_> {
                         way: None,
                         trace: None,
                     });
-                    return Ok(Dialled { route: Some(rule.route.clone()), endpoint: endpoint.address, stream, target });
+                    let route = Some(rule.route.clone());
+                    return Ok(Dialled { route, endpoint: endpoint.address, stream, target, load: Some(flight) });
                 }
                 Err(denial) => {
                     flight.answered(Err(()));
@@ -177,7 +192,7 @@ async fn reach(
     let (config, name) = hop.tcp();
     let reached = timeout(limit, async {
         let tcp = hop_socket(endpoint.address)?.connect(endpoint.address).await?;
-        tcp.set_nodelay(true)?;
+        settle(&tcp)?;
         let mut tls = TlsConnector::from(config).connect(name, tcp).await?;
         preamble::write(&mut tls, endpoint.address.port()).await?;
         io::Result::Ok(tls)
@@ -198,8 +213,13 @@ fn hop_socket(address: SocketAddr) -> io::Result<TcpSocket> {
 
 async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let tcp = timeout(limit, TcpStream::connect(address)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    tcp.set_nodelay(true)?;
+    settle(&tcp)?;
     Ok(tcp)
+}
+
+fn settle(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    SockRef::from(tcp).set_tcp_keepalive(&keepalive::probes())
 }
 
 fn unreachable(error: io::Error) -> Denial {
