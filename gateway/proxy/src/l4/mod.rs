@@ -48,6 +48,8 @@ pub struct Closed {
     pub duration: Duration,
     /// Why it was refused, or ended by another configuration, if it was.
     pub denial: Option<Denial>,
+    /// What policies in audit mode would have refused of one that was let in.
+    pub audited: Vec<Denial>,
 }
 
 /// Told of what ended below the driver: for the access log. Called on the worker; it must not block.
@@ -105,6 +107,7 @@ where
             received: 0,
             duration: Duration::ZERO,
             denial: None,
+            audited: Vec::new(),
         },
     };
     let dialled = match dialled {
@@ -120,6 +123,7 @@ where
             let _open = shared.metrics.connections.open(Carries::Tcp);
             record.closed.route = dialled.route;
             record.closed.endpoint = Some(dialled.endpoint);
+            record.closed.audited = dialled.audited;
             // How a side failed is its own affair: the bytes say how far it went.
             let copied = async {
                 let _ = match dialled.stream {
@@ -161,6 +165,7 @@ impl Drop for Record<'_> {
         if let Some(denial) = &self.closed.denial {
             metrics.requests.denied(denial);
         }
+        metrics.requests.audited(&self.closed.audited);
         self.shared.observer.closed(&self.closed);
     }
 }
