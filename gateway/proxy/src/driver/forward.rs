@@ -141,18 +141,11 @@ fn guard_of(session: &Session, ctx: &mut Context, listener: &Listener, backend: 
         }
         decide::destination(listener, backend, endpoint.endpoint.address, &exchange, Purpose::Live, &ctx.decision.counted)
     }));
-    let Ok(mut decision) = decision else {
+    let Ok(decision) = decision else {
         ctx.shared.metrics.panics.inc();
         return Err(Denial::of(Reason::PolicyError, "the proxy failed while it decided about this request"));
     };
-    ctx.decision.fields.append(&mut decision.fields);
-    // What was asked at an earlier endpoint too has been noted there.
-    let known = |denial: &Denial| ctx.decision.audited.iter().any(|one| (&one.policy, &one.rule) == (&denial.policy, &denial.rule));
-    decision.audited.retain(|denial| !known(denial));
-    ctx.decision.audited.append(&mut decision.audited);
-    ctx.decision.counted.append(&mut decision.counted);
-    ctx.decision.allowed_by = decision.allowed_by.or(ctx.decision.allowed_by.take());
-    decision.denial.map_or(Ok(()), Err)
+    ctx.decision.join(decision).map_or(Ok(()), Err)
 }
 
 /// From here on the request is under way: another configuration may end it.

@@ -14,7 +14,7 @@ use crate::tls::MeshTransport;
 use crate::tls::upstream::mark;
 use selvage_config::Endpoint;
 use selvage_policy::exchange::{Destination, Source};
-use selvage_policy::list::Purpose;
+use selvage_policy::list::{Decision, Purpose};
 use selvage_policy::{Denial, Exchange, Key, Reason, SpiffeId};
 use socket2::SockRef;
 use std::io;
@@ -43,6 +43,8 @@ pub struct Dialled {
     pub target: Option<TargetFacts>,
     /// What the endpoint is loaded with while this lives; absent where there is no choice of endpoints.
     pub load: Option<InFlight>,
+    /// What policies in audit mode would have refused.
+    pub audited: Vec<Denial>,
 }
 
 /// Plain, or inside a mesh hop whose preamble has been sent.
@@ -85,18 +87,18 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
     let (address, limit) = match decided.next? {
         Next::Forward => {
             let matched = decided.matched.ok_or_else(no_route)?;
-            return way(None).follow(&matched.rule, decided.guards.counted).await;
+            return way(None).follow(&matched.rule, decided.guards).await;
         }
         Next::Pinned(address) => {
             let matched = decided.matched.ok_or_else(no_route)?;
-            return way(Some(address)).follow(&matched.rule, decided.guards.counted).await;
+            return way(Some(address)).follow(&matched.rule, decided.guards).await;
         }
         Next::Redirect(_) => return Err(no_route()),
         Next::Local(address) => (address, listener.settings.resolve(&exchange).connect_timeout.unwrap_or(CONNECT)),
         Next::PassThrough(address) => (address, CONNECT),
     };
     let stream = Stream::Plain(connect(address, limit).await.map_err(unreachable)?);
-    Ok(Dialled { route: None, endpoint: address, stream, target: None, load: None })
+    Ok(Dialled { route: None, endpoint: address, stream, target: None, load: None, audited: decided.guards.audited })
 }
 
 /// From a rule to a connection.
@@ -110,7 +112,8 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    async fn follow(&self, rule: &Rule, mut counted: Vec<Arc<Key>>) -> Result<Dialled, Denial> {
+    /// `asked`: what the guards on the way have said.
+    async fn follow(&self, rule: &Rule, mut asked: Decision) -> Result<Dialled, Denial> {
         let chosen = rule.backend(rand::random())?;
         let Some(backend) = &chosen.backend else {
             return Err(Denial::of(Reason::InvalidBackend, "the backend of this route does not exist"));
@@ -125,7 +128,7 @@ impl Way<'_> {
             let Some(state) = self.pick(backend, &tried) else { break };
             let endpoint = &state.endpoint;
             if endpoint.identity.is_none() {
-                self.guard(backend, endpoint.address, &mut counted)?;
+                self.guard(backend, endpoint.address, &mut asked)?;
             }
             let mut flight = state.begin();
             let from = self.listener.spec.identity.as_ref();
@@ -138,8 +141,14 @@ impl Way<'_> {
                         way: None,
                         trace: None,
                     });
-                    let route = Some(rule.route.clone());
-                    return Ok(Dialled { route, endpoint: endpoint.address, stream, target, load: Some(flight) });
+                    return Ok(Dialled {
+                        route: Some(rule.route.clone()),
+                        endpoint: endpoint.address,
+                        stream,
+                        target,
+                        load: Some(flight),
+                        audited: asked.audited,
+                    });
                 }
                 Err(denial) => {
                     flight.answered(Err(()));
@@ -160,11 +169,10 @@ impl Way<'_> {
         picked.filter(|state| !tried.contains(&state.endpoint.address))
     }
 
-    fn guard(&self, backend: &Arc<Backend>, endpoint: SocketAddr, counted: &mut Vec<Arc<Key>>) -> Result<(), Denial> {
+    fn guard(&self, backend: &Arc<Backend>, endpoint: SocketAddr, asked: &mut Decision) -> Result<(), Denial> {
         for backend in decide::guarding(self.snapshot, backend, endpoint) {
-            let mut decision = decide::destination(self.listener, backend, endpoint, self.exchange, Purpose::Live, counted);
-            counted.append(&mut decision.counted);
-            decision.denial.map_or(Ok(()), Err)?;
+            let decision = decide::destination(self.listener, backend, endpoint, self.exchange, Purpose::Live, &asked.counted);
+            asked.join(decision).map_or(Ok(()), Err)?;
         }
         Ok(())
     }

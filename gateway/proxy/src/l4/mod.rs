@@ -50,6 +50,8 @@ pub struct Closed {
     pub duration: Duration,
     /// Why it was refused, or ended by another configuration, if it was.
     pub denial: Option<Denial>,
+    /// What policies in audit mode would have refused of one that was let in.
+    pub audited: Vec<Denial>,
 }
 
 /// Told of what ended below the driver: for the access log. Called on the worker; it must not block.
@@ -101,6 +103,7 @@ where
             received: 0,
             duration: Duration::ZERO,
             denial: None,
+            audited: Vec::new(),
         },
     };
     // The one that holds now: where the configuration has changed since it was accepted, there may be none.
@@ -121,6 +124,7 @@ where
             let _open = shared.metrics.connections.open(Carries::Tcp);
             record.closed.route = dialled.route;
             record.closed.endpoint = Some(dialled.endpoint);
+            record.closed.audited = dialled.audited;
             let mut upstream = Breaking::new(dialled.stream);
             let copied = async {
                 match &mut upstream.io {
@@ -170,6 +174,7 @@ impl Drop for Record<'_> {
         if let Some(denial) = &self.closed.denial {
             metrics.requests.denied(denial);
         }
+        metrics.requests.audited(&self.closed.audited);
         self.shared.observer.closed(&self.closed);
     }
 }

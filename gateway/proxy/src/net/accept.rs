@@ -17,7 +17,7 @@ use crate::l4::dial::Dialled;
 use crate::l4::{self, Served};
 use crate::observe::labels::{Accepted, Carries};
 use crate::permit::Permits;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{Listener, Snapshot, decide};
 use crate::tls::{ALPN_H2, ALPN_TCP, peer, peer_identity};
 use pingora_proxy::ProxyHttp;
 use rustls::ServerConfig;
@@ -96,7 +96,7 @@ where
     let Some(first) = first(&snapshot, bind, destination) else { return };
     let here = Here { worker, snapshot: snapshot.clone(), peer, bind, destination, closing };
     let raw = Raw::new(tcp);
-    match here.protocol(first) {
+    match decide::protocol(&here.snapshot, first, destination) {
         Protocol::Tcp if first.spec.mesh.is_none() => here.opaque(first, None, raw).await,
         Protocol::Https | Protocol::Tls | Protocol::Passthrough => here.tls(first, raw).await,
         Protocol::Http | Protocol::Tcp | Protocol::Detect => here.detect(first, raw).await,
@@ -108,27 +108,10 @@ where
     D: ProxyHttp + Send + Sync + 'static,
     D::CTX: Send + Sync,
 {
-    /// What the Service that is called is declared to speak, where the destination tells which one that is.
-    fn declared(&self, listener: &Listener) -> Option<AppProtocol> {
-        if listener.spec.forward != Forward::Destination {
-            return None;
-        }
-        let found = self.snapshot.service(self.destination).or_else(|| self.snapshot.behind(self.destination).first().copied());
-        found.map(|found| found.backend.spec.protocol)
-    }
-
-    /// What is spoken here. Towards a Service that is declared opaque nothing needs to be found out, and a server that speaks first is heard.
-    fn protocol(&self, listener: &Listener) -> Protocol {
-        match listener.spec.protocol {
-            Protocol::Detect if self.declared(listener) == Some(AppProtocol::Tcp) => Protocol::Tcp,
-            declared => declared,
-        }
-    }
-
     /// How long it is waited for a client's first byte before somebody is reached for it, who may be the one that speaks first. A silent client of a
     /// Service that speaks HTTP is an idle one.
     fn patience(&self, listener: &Listener) -> Duration {
-        match self.declared(listener) {
+        match decide::declared(&self.snapshot, listener, self.destination) {
             Some(AppProtocol::Http | AppProtocol::H2c) => IDLE,
             _ if self.is_nobody_known(listener) => SILENCE,
             _ if listener.spec.protocol == Protocol::Tcp => HELLO,

@@ -259,7 +259,7 @@ async fn an_application_that_is_said_to_speak_http2_is_called_so_by_its_own_side
             "bind": { "bound": address }, "port": 8080, "protocol": "Http", "clients": "Fellows", "forward": { "local": echo.address },
             "application": application,
         });
-        let _world = World::start(vec![mesh_settings(), json!({ "key": "Listener/shop/app-1#in-8080", "spec": inbound })]).await;
+        let _world = World::start(vec![mesh_settings(), json!({ "key": "Listener/shop/app-1#in:8080", "spec": inbound })]).await;
         assert_eq!(get(address, "/plain", "").await.status, status, "{application}");
     }
 }
