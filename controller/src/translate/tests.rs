@@ -102,6 +102,17 @@ fn a_workload_is_guarded_by_every_service_that_maps_to_its_port() {
 }
 
 #[test]
+fn two_ports_of_a_service_that_fall_on_one_socket_are_not_both_bound() {
+    let both = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "both", "namespace": "shop"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"name": "low", "port": 80}, {"name": "high", "port": 10080}]}});
+    let translation = translated(&shop(&[both]));
+    let outbound = |port| translation.resources.contains_key(&keys::outbound("shop", "orders", "shop", "both", port));
+    assert!(outbound(80) && !outbound(10080));
+    let said: Vec<_> = translation.remarks.iter().filter(|remark| remark.starts_with("Service/shop/both: ")).collect();
+    assert!(said.len() == 1 && said[0].contains("port 10080 falls on port 80"), "{said:?}");
+}
+
+#[test]
 fn endpoints_say_who_has_a_sidecar() {
     let mut bare = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": "shop", "labels": {"app": "orders", "selvage.dev/inject": "disabled"}},
         "spec": {"containers": [{"name": "app", "command": ["x"], "ports": [{"name": "http", "containerPort": 8080}]}]}});
