@@ -8,11 +8,14 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use selvage_policy::{SpiffeId, TrustDomain};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 /// The controller's service account, in [`crate::world::PLATFORM_NAMESPACE`].
 pub const IDENTITY_ACCOUNT: &str = "controller";
+
+/// How often it is looked at. A sleep of half its life would be longer by whatever time the machine is suspended.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Who the controller is: the name that proxies verify is its `dns_name()`.
 pub fn server_identity(trust_domain: &TrustDomain) -> SpiffeId {
@@ -58,22 +61,28 @@ impl ServerCertificate {
         Arc::new(versions.expect("aws-lc-rs speaks TLS 1.3").with_no_client_auth().with_cert_resolver(self.clone()))
     }
 
-    /// Renews it at half its life until cancelled; a failure keeps the present one and is tried again in a minute.
+    /// Renews it at half its life until cancelled; a failure keeps the present one and is tried again at the next look.
     pub async fn keep(self: Arc<Self>, authority: Arc<Authority>, stop: CancellationToken) {
-        let mut wait = LEAF_LIFE / 2;
-        while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+        let mut made = SystemTime::now();
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+            let now = SystemTime::now();
+            if !is_due(made, now) {
+                continue;
+            }
             match issue(&authority, &self.name) {
                 Ok(new) => {
                     *self.present.write() = new;
-                    wait = LEAF_LIFE / 2;
+                    made = now;
                 }
-                Err(error) => {
-                    tracing::error!(%error, "the controller's own certificate could not be renewed");
-                    wait = std::time::Duration::from_secs(60);
-                }
+                Err(error) => tracing::error!(%error, "the controller's own certificate could not be renewed"),
             }
         }
     }
+}
+
+/// Whether half of its life is over by the wall clock, by which others judge it; also where that was set back to before it was made.
+fn is_due(made: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(made).map_or(true, |age| age >= LEAF_LIFE / 2)
 }
 
 impl ResolvesServerCert for ServerCertificate {
@@ -92,4 +101,19 @@ fn issue(authority: &Authority, name: &ServerName) -> Result<Arc<CertifiedKey>, 
     let key = PrivateKeyDer::from_pem_slice(spec.private_key.expose().as_bytes()).map_err(|error| own(error.to_string()))?;
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|error| own(error.to_string()))?;
     Ok(Arc::new(CertifiedKey::new(chain.map_err(|error| own(error.to_string()))?, key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_by_the_wall_clock() {
+        let (made, half) = (SystemTime::UNIX_EPOCH + LEAF_LIFE, LEAF_LIFE / 2);
+        for (now, due) in
+            [(made, false), (made + half - LOOK, false), (made + half, true), (made + 2 * LEAF_LIFE, true), (made - LOOK, true)]
+        {
+            assert_eq!(is_due(made, now), due, "{now:?}");
+        }
+    }
 }
