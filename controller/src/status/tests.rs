@@ -133,7 +133,7 @@ fn a_guard_is_enforced_where_every_proxy_before_its_target_holds_it_and_nothing_
             reach(&both, &[], &[]),
             said(2, 2, &[("shop/orders-0", Pending), ("shop/orders-1", Rejected("unknown kind".into()))]),
             Truth::False,
-            "Lagging",
+            "Rejected",
             vec!["shop/orders-1 cannot use it: unknown kind; shop/orders-0"],
         ),
         (reach(&both, &[], &[]), said(2, 0, &[("a", Absent), ("b", Absent)]), Truth::Unknown, "Lagging", vec!["none of the 2"]),
@@ -229,7 +229,10 @@ fn what_lags_for_a_moment_is_not_said() {
     assert_eq!(truths(&steady.say(lagging(1), begin + 21 * second).0), fine);
     assert_eq!(truths(&steady.say(good(1), begin + 22 * second).0), fine);
     assert_eq!(truths(&steady.say(lagging(1), begin + 31 * second).0), fine);
-    // What is wrong, and what was edited, is said at once.
+    // What is wrong, what a proxy cannot use, and what was edited, is said at once.
+    let rejected = two(1, Condition::holds("Programmed", "Programmed", ""), Condition::fails("Enforced", "Rejected", "x"));
+    assert_eq!(truths(&steady.say(rejected, begin + 31 * second).0), (Truth::True, Truth::False));
+    assert_eq!(truths(&steady.say(good(1), begin + 31 * second).0), fine);
     assert_eq!(truths(&steady.say(wrong(1), begin + 32 * second).0), bad);
     assert_eq!(truths(&steady.say(good(1), begin + 33 * second).0), fine);
     assert_eq!(truths(&steady.say(lagging(2), begin + 34 * second).0), bad, "it held of another generation");
@@ -243,6 +246,7 @@ fn before_proxies_had_time_to_come_nothing_is_said() {
     let mut steady = Steady::default();
     steady.begin(begin);
     assert_eq!(steady.say(lagging(), begin + second), (None, Some(begin + GRACE)));
+
     assert_eq!(truths(&steady.say(lagging(), begin + GRACE).0), (Truth::True, Truth::False));
     steady.begin(begin);
     assert_eq!(truths(&steady.say(good(), begin + second).0), (Truth::True, Truth::True), "all have come");
