@@ -1,6 +1,7 @@
 //! Small Worlds, and what they come to: what golden files (`controller/tests/golden`) do not say better.
 
 mod cluster;
+mod malformed;
 
 use super::*;
 use crate::admission::admit;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ca::{Authority, Kept};
-use crate::world::parse;
+use crate::world::{Unknown, parse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
@@ -23,7 +23,7 @@ fn settings() -> Settings {
 fn world(objects: &[Value]) -> World {
     let mut world = World::default();
     for object in objects {
-        let (_, parsed) = parse(object.clone()).expect("an object of the test");
+        let (_, parsed) = parse(object.clone(), Unknown::Refuse).expect("an object of the test");
         world.insert(parsed);
     }
     world

@@ -92,7 +92,7 @@ pub(super) fn is_service(parent: &ParentRef) -> bool {
 }
 
 /// As somebody wrote it.
-fn reference(parent: &ParentRef) -> Reference {
+pub(super) fn reference(parent: &ParentRef) -> Reference {
     Reference {
         group: parent.group.clone().unwrap_or_else(|| GATEWAY_GROUP.into()),
         kind: parent.kind.clone().unwrap_or_else(|| "Gateway".into()),

@@ -59,7 +59,9 @@ impl Maker<'_, '_> {
         let needs_grants = !route.spec.parents.iter().all(is_service);
         for (index, rule) in route.spec.rules.iter().enumerate() {
             let at = |problem: String| format!("spec.rules[{index}].{problem}");
-            let matches = match matches::matches(&rule.matches, self.paths) {
+            let strange = rule.unserved.iter().find(|field| field.starts_with("matches"));
+            let matches = strange.map_or_else(|| matches::matches(&rule.matches, self.paths), |field| Err(unserved(field)));
+            let matches = match matches {
                 Ok(matches) => matches,
                 Err(problem) => {
                     rules.invalid.push((index, ("UnsupportedValue", at(problem))));
@@ -161,10 +163,14 @@ fn compatible(spec: &RuleSpec) -> Result<(), Problem> {
     second.map_or(Ok(()), |second| Err(("IncompatibleFilters", format!("filters: {second} cannot stand beside the filters before it"))))
 }
 
+fn unserved(field: &str) -> String {
+    format!("{field}: is not served yet")
+}
+
 /// Everything of a rule that does not depend on the rest of the World.
 fn fields(rule: &Rule, matches: Vec<MatchSpec>) -> Result<RuleSpec, Problem> {
     if let Some(field) = rule.unserved.first() {
-        return Err(("UnsupportedValue", format!("{field}: is not served yet")));
+        return Err(("UnsupportedValue", unserved(field)));
     }
     let on_backends = rule.backends.iter().flat_map(|backend| backend.filters.iter().flatten().map(filters::filter));
     let mut filters = Vec::new();
