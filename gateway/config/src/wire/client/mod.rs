@@ -38,6 +38,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Subjects whose absence is remembered.
 const ABSENT: usize = 4096;
 
+/// The shortest and the longest wait of a proxy in a cluster before another try to reach its controller.
+pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
 /// A text given as such, or read from a file at each connection because somebody renews it.
 #[derive(Clone, Debug)]
 pub enum Text {
