@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The group of Gateway API.
-pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 /// What a GatewayClass of ours names.
 pub const CONTROLLER: &str = "selvage.dev/controller";
 

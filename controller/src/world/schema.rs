@@ -1,7 +1,9 @@
 //! Defaults and checks of an object by the structural schema of its CRD: what the API server does, done to files.
 //!
-//! Understood: types, required fields, unknown fields, enums, patterns, bounds of texts, lists, maps and numbers, defaults, and the CEL
-//! rules that need no older object. Sources: Kubernetes "Extend the API with CustomResourceDefinitions", OpenAPI v3.
+//! Understood: types, required fields, unknown fields, enums, patterns, bounds of texts, lists, maps and numbers, and defaults. Not understood: CEL
+//! rules (`x-kubernetes-validations`). Those of our own kinds are checked again where a policy is compiled; of Gateway API's, what would be
+//! served otherwise than written is refused by [`crate::admission`]. Sources: Kubernetes "Extend the API with CustomResourceDefinitions",
+//! OpenAPI v3.
 
 use super::Fault;
 use parking_lot::Mutex;

@@ -72,7 +72,7 @@ pub(crate) fn problems(route: &Object<Route>, paths: PathHandling) -> Vec<(Strin
     let hosts = hosts.filter_map(|(index, host)| {
         HostPattern::try_from(host.clone()).err().map(|error| (format!("spec.hostnames[{index}]"), error.to_string()))
     });
-    hosts.chain(rules::problems(route, paths)).collect()
+    hosts.chain(rules::problems(route, paths)).chain(rules::contradictions(route)).collect()
 }
 
 /// The route as policies and logs name it.
