@@ -27,8 +27,12 @@ pub enum Command {
     ///
     /// A change that cannot be used is refused with its error and what was in force stays. SIGTERM and Ctrl-C drain: no new connections,
     /// and requests under way finish.
+    #[command(
+        after_help = "Examples:\n  gateway run --config edge.yaml\n  gateway run --controller selvage-controller.selvage-system.svc:15410 --controller-name controller.selvage-system.sa.cluster.local"
+    )]
     Run(Box<Run>),
     /// Say whether a resource file could be put in force
+    #[command(after_help = "Example:\n  gateway check --config edge.yaml")]
     Check(Check),
 }
 

@@ -31,13 +31,18 @@ pub enum Command {
     ///
     /// Installs the rules in the network namespace it runs in, reads them back and proves by a connection that they work. Fails otherwise, so
     /// that no pod runs uncaptured by accident. Running it again replaces its own rules and touches no others.
+    #[command(after_help = "Examples:\n  mesh-agent init\n  mesh-agent init --exclude-inbound-ports 9000,9001")]
     Init(Init),
     /// Run a sidecar from a resource file (what `selvage render` writes) or from its controller, following changes
     ///
     /// A change that cannot be used is refused with its error and what was in force stays. SIGTERM and Ctrl-C drain: no new connections,
     /// and requests under way finish.
+    #[command(
+        after_help = "Examples:\n  mesh-agent run --config orders.yaml\n  mesh-agent run --controller selvage-controller.selvage-system.svc:15410 --controller-name controller.selvage-system.sa.cluster.local"
+    )]
     Run(Box<Run>),
     /// Say whether a resource file could be put in force
+    #[command(after_help = "Example:\n  mesh-agent check --config orders.yaml")]
     Check(Check),
 }
 

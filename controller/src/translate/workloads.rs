@@ -18,7 +18,7 @@ use selvage_config::{ListenerSpec, Resource, keys, ports};
 use selvage_policy::mesh::Mtls;
 use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, SpiffeId, Target};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 pub(super) fn translate(facts: &Facts<'_>, translation: &mut Translation) {
@@ -49,7 +49,8 @@ pub(super) fn nodes(facts: &Facts<'_>) -> Vec<(String, String, Key)> {
     running.filter_map(node).collect()
 }
 
-fn view(facts: &Facts<'_>, name: &Name, pod: &Object<Pod>) -> Option<Key> {
+/// The view that a Pod's proxy is given, if it is one of ours.
+pub(super) fn view(facts: &Facts<'_>, name: &Name, pod: &Object<Pod>) -> Option<Key> {
     if facts.workloads.contains_key(name) {
         // Without its own address it would be told of nothing to accept: it comes back when it has one.
         return (!pod.spec.addresses.is_empty()).then(|| name.key("Pod"));
@@ -107,7 +108,18 @@ impl Workload<'_, '_> {
         let Some(addresses) = &self.facts.world.addresses else { return };
         for (service_name, service) in &self.facts.world.services {
             let Some(address) = addresses.service(self.name, service_name) else { continue };
+            let mut bound: BTreeMap<u16, u16> = BTreeMap::new();
             for (number, port) in services::ports(service) {
+                let first = *bound.entry(bound_port(number)).or_insert(number);
+                if first != number {
+                    let service = service_name.key("Service");
+                    let moved = "because those below 1024 are moved on a laptop: it is not served for workloads; choose another";
+                    let remark = format!("{service}: spec.ports: port {number} falls on port {first} of the same Service, {moved}");
+                    if !translation.remarks.contains(&remark) {
+                        translation.remarks.push(remark);
+                    }
+                    continue;
+                }
                 let protocol = listened(services::protocol(self.facts, service_name, number, port));
                 let bind = Bind::Bound(SocketAddr::new(address.into(), bound_port(number)));
                 let backend = keys::backend(&service_name.namespace, &service_name.name, number);

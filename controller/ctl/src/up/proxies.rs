@@ -39,13 +39,15 @@ impl Proxies {
 
     /// Makes exactly the proxies run that a directory has views for.
     pub async fn run(&mut self, read: &Read, publishing: &Publishing) -> Result<()> {
-        let gone: Vec<Key> = self.running.keys().filter(|proxy| !read.translation.views.contains_key(*proxy)).cloned().collect();
-        for proxy in gone {
-            if let Some(running) = self.running.remove(&proxy) {
-                running.end(REMOVED).await;
-                self.say.tell(Tone::Done, &format!("{proxy} has ended"));
-            }
-        }
+        let gone = self.running.extract_if(.., |proxy, _| !read.translation.views.contains_key(proxy));
+        let gone: Vec<(Key, Running)> = gone.collect();
+        let say = &self.say;
+        let ending = gone.into_iter().map(|(proxy, running)| async move {
+            running.end(REMOVED).await;
+            publishing.forget(&proxy);
+            say.tell(Tone::Done, &format!("{proxy} has ended"));
+        });
+        join_all(ending).await;
         for proxy in read.translation.views.keys() {
             if !self.running.contains_key(proxy) {
                 let running = self.start(proxy, read, publishing).await.with_context(|| format!("the proxy of {proxy} does not start"))?;

@@ -403,16 +403,27 @@ fn a_proxy_sees_what_its_paths_need_and_nothing_of_others() {
 fn where_a_guard_is_enforced_and_what_goes_round_it_is_known() {
     let on = |kind: &str, name: &str| json!({"targetRefs": [{"kind": kind, "name": name}], "rules": [{"name": "one", "action": "Allow"}]});
     let mut excluding = Pod::meshed("orders-1", "shop", "orders", "10.1.0.2").json();
-    excluding["metadata"]["annotations"] = json!({"selvage.dev/exclude-inbound-ports": "9000, 9001"});
+    excluding["spec"]["initContainers"][0]["env"] = json!([{"name": "SELVAGE_EXCLUDE_INBOUND_PORTS", "value": "9000,9001"}]);
+    // Edited after its birth: its rules of capture are as they were.
+    let mut edited = Pod::meshed("depot-0", "stock", "depot", "10.1.1.1").json();
+    edited["metadata"]["annotations"] = json!({"selvage.dev/exclude-inbound-ports": "9000"});
+    // Behind no Service, in front of no sidecar; and the edge's own Service, which is no way round anything.
+    let alone = Pod { labels: json!({}), ..Pod::bare("alone", "stock", "alone", "10.1.1.9") };
+    let edge_service = service("public-selvage", "shop", "10.96.0.60", json!({"app": "edge"}), http());
     let world = world(&[
         route("public", "shop", json!({"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": [{"name": "orders", "port": 80}]}]})),
         excluding,
+        edited,
+        alone.json(),
+        edge_service,
+        slice("public-selvage", "shop", 8080, json!([endpoint("10.1.0.20", "public-selvage-7d9")])),
         policy("AuthorizationPolicy", "a", "shop", on("Service", "orders")),
         policy("AuthorizationPolicy", "b", "shop", on("Service", "orders-set")),
         policy("AuthorizationPolicy", "c", "shop", on("Namespace", "shop")),
         policy("AuthorizationPolicy", "d", "shop", on("Gateway", "public")),
         policy("AuthorizationPolicy", "e", "shop", on("HTTPRoute", "public")),
         policy("AuthorizationPolicy", "f", "shop", on("Pod", "orders-old")),
+        policy("AuthorizationPolicy", "g", "stock", on("Namespace", "stock")),
     ]);
     let reach = translated(&world).reach;
     let (sidecars, edge) = (["Pod/shop/orders-0", "Pod/shop/orders-1"], ["Gateway/shop/public"]);
@@ -425,7 +436,8 @@ fn where_a_guard_is_enforced_and_what_goes_round_it_is_known() {
         ("Namespace shop", &sidecars, &old, &excluded),
         ("Gateway shop/public", &edge, &none, &none),
         ("HTTPRoute shop/public", &edge, &none, &none),
-        ("Workload shop/orders-old", &none, &none, &none),
+        ("Workload shop/orders-old", &none, &old, &none),
+        ("Namespace stock", &["Pod/stock/depot-0"], &["stock/alone"], &none),
     ];
     assert_eq!(reach.len(), table.len());
     for (target, at, around, excluded) in table {
