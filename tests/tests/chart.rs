@@ -66,7 +66,7 @@ fn webhooks_have_the_names_that_the_controller_looks_for() {
 
 /// The documents of a template, with nothing in place of what Helm puts in.
 fn documents(path: &str) -> Vec<Value> {
-    let template = Regex::new(r"\{\{.*?\}\}").expect("a literal");
+    let template = Regex::new(r"(?s)\{\{.*?\}\}").expect("a literal");
     serde_saphyr::from_multiple(&template.replace_all(&read(path), "")).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
