@@ -16,17 +16,9 @@ impl Away {
     fn new() -> Self {
         let replicas = json("deployment", SYSTEM, "selvage-controller")["spec"]["replicas"].as_u64().expect("replicas");
         scale(0);
+        // Also those that end, which serve a little longer.
         eventually("the controller is gone", || {
-            let left = kubectl(&[
-                "get",
-                "endpointslices",
-                "-n",
-                SYSTEM,
-                "-l",
-                "kubernetes.io/service-name=selvage-controller",
-                "-o",
-                "jsonpath={..addresses}",
-            ]);
+            let left = kubectl(&["get", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=selvage", "-o", "name"]);
             left.trim().is_empty().then_some(())
         });
         Self(replicas)
