@@ -139,6 +139,12 @@ fn the_mesh_config_is_guarded_against_deletion() {
 }
 
 #[test]
+fn the_class_is_kept_on_uninstall_like_the_gateways_of_it() {
+    let class = &documents("templates/gatewayclass.yaml")[0];
+    assert_eq!(class["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+}
+
+#[test]
 fn every_kind_of_ours_may_be_watched_and_told_its_status() {
     let rbac = read("templates/rbac.yaml");
     for kind in &KINDS {

@@ -53,6 +53,7 @@ async fn an_uninstall_leaves_what_was_written_and_proxies_that_serve() {
             "a webhook is left that nobody answers"
         );
         kubectl(&["get", "crd", CRD]);
+        kubectl(&["get", "gatewayclass", "selvage"]);
         let kept = json("authorizationpolicy", "bookshop", "orders-callers");
         assert_eq!((&kept["metadata"]["uid"], &kept["spec"]), (&policy["metadata"]["uid"], &policy["spec"]));
         tokio::time::sleep(Duration::from_secs(2)).await;
