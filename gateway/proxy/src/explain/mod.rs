@@ -21,7 +21,7 @@ use head::Head;
 use selvage_config::resource::listener::{Bind, Clients, Protocol};
 use selvage_policy::exchange::Destination;
 use selvage_policy::list::Purpose;
-use selvage_policy::{Denial, Exchange, Key, Reason, Source, SpiffeId};
+use selvage_policy::{Denial, Exchange, Key, Reason, Source, SpiffeId, canonical};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -75,10 +75,13 @@ impl Explanation {
             }
         };
         // The live order: connection (listener by destination and TLS name), canonical head, listener by host, hygiene, decision.
-        let mut head = described.http.as_ref().map(|http| Head::parse(http, snapshot)).transpose()?;
-        self.host = head.as_ref().map(|head| head.host.clone());
         let plain = snapshot.accept(bind, destination, None).ok_or_else(nothing)?;
         let protocol = decide::protocol(snapshot, plain, destination);
+        // Bytes to this proxy, whatever they are to those who exchange them: of the request it sees the TLS name, if there is one.
+        let opaque = matches!(protocol, Protocol::Tls | Protocol::Passthrough | Protocol::Tcp);
+        let mut head = described.http.as_ref().filter(|_| !opaque).map(|http| Head::parse(http, snapshot)).transpose()?;
+        self.host = described.http.as_ref().and_then(|http| Some(canonical::authority(&http.host).ok()?.0.into_owned()));
+        self.path = head.as_ref().map(|head| head.request.uri.path().to_string());
         let meshed = described.principal.as_ref().filter(|_| plain.spec.mesh.is_some());
         let reserved = meshed.and(plain.spec.identity.as_ref()).map(SpiffeId::dns_name);
         let secure = matches!(protocol, Protocol::Https | Protocol::Tls | Protocol::Passthrough)
@@ -88,11 +91,6 @@ impl Explanation {
         let accepted = snapshot.accept(bind, destination, server_name).ok_or_else(nothing)?.clone();
         let tls = (meshed.is_some() || secure).then(|| ArrivalTls { listener: &accepted.key, server_name, peer: meshed });
         let arrival = Arrival { bind, destination, tls };
-        // Bytes to this proxy, whatever they are to those who exchange them: of the request it sees the TLS name, if there is one.
-        if matches!(protocol, Protocol::Tls | Protocol::Passthrough | Protocol::Tcp) {
-            head = None;
-        }
-        self.path = head.as_ref().map(|head| head.request.uri.path().to_string());
 
         let listener = decide::listener(snapshot, arrival, head.as_ref().map(|head| head.host.as_str()))?;
         self.listener = Some((*listener.key).clone());

@@ -282,7 +282,8 @@ fn listeners_of_bytes_are_explained_as_they_are_served() {
             let exchange = Exchange { source: &source, http: None, ..facts.exchange() };
             let live = decide::request(&snapshot, arrival, &exchange, Purpose::Live);
 
-            let mut described = get("a.example/harmless");
+            // What is no request at all is bytes like any others.
+            let mut described = get("a.example/%zz");
             described.source = source.address;
             if let Some(http) = &mut described.http {
                 http.scheme = scheme.into();
