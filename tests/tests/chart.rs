@@ -66,7 +66,7 @@ fn webhooks_have_the_names_that_the_controller_looks_for() {
 
 /// The documents of a template, with nothing in place of what Helm puts in.
 fn documents(path: &str) -> Vec<Value> {
-    let template = Regex::new(r"\{\{.*?\}\}").expect("a literal");
+    let template = Regex::new(r"(?s)\{\{.*?\}\}").expect("a literal");
     serde_saphyr::from_multiple(&template.replace_all(&read(path), "")).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -136,6 +136,12 @@ fn the_mesh_config_is_guarded_against_deletion() {
     let rules = validating["webhooks"][0]["rules"].as_array().expect("rules");
     let guards = |rule: &&Value| rule["resources"] == json!(["meshconfigs"]) && rule["operations"] == json!(["DELETE"]);
     assert_eq!(rules.iter().filter(guards).count(), 1, "{rules:?}");
+}
+
+#[test]
+fn the_class_is_kept_on_uninstall_like_the_gateways_of_it() {
+    let class = &documents("templates/gatewayclass.yaml")[0];
+    assert_eq!(class["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
 }
 
 #[test]

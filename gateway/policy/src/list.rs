@@ -234,6 +234,20 @@ pub struct Decision {
     pub steps: Vec<Step>,
 }
 
+impl Decision {
+    /// Takes over what other guards of the same request said, later on its way through this proxy. Returns their refusal.
+    pub fn join(&mut self, mut later: Self) -> Option<Denial> {
+        self.fields.append(&mut later.fields);
+        self.counted.append(&mut later.counted);
+        self.steps.append(&mut later.steps);
+        self.allowed_by = later.allowed_by.or(self.allowed_by.take());
+        // A policy that was asked at several points reports once.
+        later.audited.retain(|denial| !self.audited.contains(denial));
+        self.audited.append(&mut later.audited);
+        later.denial
+    }
+}
+
 /// What one policy said.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

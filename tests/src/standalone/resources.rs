@@ -196,6 +196,7 @@ pub fn edge_listener(bind: SocketAddr, port: u16) -> ListenerSpec {
         chain: vec![gateway.clone(), gateway.section("http")],
         posture: false,
         identity: Some(identity("shop", "public-selvage")),
+        application: None,
         assertors: Vec::new(),
     }
 }
@@ -217,6 +218,7 @@ pub fn inbound_listener(bind: SocketAddr, application: SocketAddr) -> ListenerSp
         chain,
         posture: true,
         identity: Some(identity("shop", "orders")),
+        application: None,
         assertors: vec![identity("shop", "public-selvage")],
     }
 }
@@ -236,6 +238,7 @@ pub fn outbound_listener(bind: SocketAddr, backend: &Key) -> ListenerSpec {
         chain: Vec::new(),
         posture: false,
         identity: Some(identity("shop", "web")),
+        application: None,
         assertors: Vec::new(),
     }
 }

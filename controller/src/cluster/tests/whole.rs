@@ -184,6 +184,22 @@ async fn a_mesh_config_that_is_removed_comes_back_as_it_was() {
     controller.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_mesh_config_the_trust_domain_is_that_of_the_authority() {
+    let api = shop();
+    let spec = json!({ "trustDomain": "shop.example" });
+    let other = json!({ "apiVersion": "selvage.dev/v1alpha1", "kind": "MeshConfig", "metadata": { "name": "default" }, "spec": spec });
+    api.put(MESH_CONFIGS, other);
+    let first = Controller::start(&api).await;
+    first.ready().await;
+    first.end().await;
+    api.delete(MESH_CONFIGS, "", "default");
+    let second = Controller::start(&api).await;
+    second.ready().await;
+    assert_eq!(api.object(MESH_CONFIGS, "", "default").expect("a MeshConfig")["spec"]["trustDomain"], "shop.example");
+    second.end().await;
+}
+
 /// Where the objects of a Gateway are.
 const PROVISIONED: [&str; 4] =
     ["/api/v1/serviceaccounts", "/api/v1/services", "/apis/apps/v1/deployments", "/apis/policy/v1/poddisruptionbudgets"];

@@ -3,6 +3,7 @@
 //! Every listener, edge or sidecar, is this one type: roles differ in values only. Listeners with the same
 //! [`Bind`] share a socket; the connection's original destination, then TLS name and host, choose among them.
 
+use super::backend::AppProtocol;
 use super::text::HostPattern;
 use selvage_policy::{Key, SpiffeId, Target};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,9 @@ pub struct ListenerSpec {
     /// The workload this proxy speaks for on this listener: the identity of its upstream connections and, for `mesh`, of its answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<SpiffeId>,
+    /// What the application beside us speaks, where all its Services at this port say one thing; absent: what is found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<AppProtocol>,
     /// Whose word about the end user is believed (Gateway identities).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assertors: Vec<SpiffeId>,

@@ -160,6 +160,7 @@ fn defaults_are_not_written() {
         chain: vec![],
         posture: false,
         identity: None,
+        application: None,
         assertors: vec![],
     };
     let backend = WeightedBackend { backend: None, weight: 1, filters: vec![] };

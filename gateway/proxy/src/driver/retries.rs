@@ -9,7 +9,7 @@
 //! ```
 
 use super::context::Context;
-use super::fail;
+use super::{fail, leash};
 use crate::observe::labels::{Attempt as Outcome, Retry};
 use crate::state::balance::{EndpointState, InFlight};
 use http::Method;
@@ -139,17 +139,20 @@ pub(super) fn connect_failed(session: &Session, ctx: &mut Context, mut error: Bo
 
 /// The attempt failed after a connection was there.
 pub(super) fn attempt_failed(session: &Session, ctx: &mut Context, mut error: Box<Error>, reused: bool) -> Box<Error> {
+    leash::arm(None);
     if fail::is_retry(&error) {
         return error;
     }
-    let stale = error.retry == RetryType::ReusedOnly && reused || error.retry == RetryType::Decided(true);
+    let stale = error.retry == RetryType::ReusedOnly && reused && is_idempotent(&session.req_header().method);
+    // A stream that was refused or came after GOAWAY was not processed (RFC 9113 section 8.7); one that was answered with nonsense may have been.
+    let refused = error.retry == RetryType::Decided(true) && error.etype() != &ErrorType::InvalidH2;
     error.retry = false.into();
     if error.esource() != &ErrorSource::Upstream {
         return error;
     }
     let (cause, outcome) = match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => (Cause::TimedOut, Outcome::TimedOut),
-        _ if stale && !ctx.answered && is_idempotent(&session.req_header().method) => (Cause::Unreached, Outcome::Reset),
+        _ if (stale || refused) && !ctx.answered => (Cause::Unreached, Outcome::Reset),
         _ => (Cause::Reset, Outcome::Reset),
     };
     if cause == Cause::Unreached {

@@ -22,6 +22,7 @@ use super::rewrite::{self, Redirect};
 use super::{Backend, Destination, Listener, Matched, RouteTable, Snapshot};
 use crate::connection::Connection;
 use selvage_config::ports;
+use selvage_config::resource::backend::AppProtocol;
 use selvage_config::resource::listener::{Bind, Forward, MeshMode, Protocol};
 use selvage_config::resource::route::FilterSpec;
 use selvage_policy::exchange::Destination as DestinationFacts;
@@ -173,6 +174,24 @@ pub fn listener(snapshot: &Snapshot, arrival: Arrival<'_>, host: Option<&str>) -
     }
     let wanted = by_host(host).ok_or_else(nothing)?;
     if wanted.key == accepted.key { Ok(accepted.clone()) } else { Err(misdirected()) }
+}
+
+/// What the Service that is called is declared to speak, where the destination tells which one that is.
+pub fn declared(snapshot: &Snapshot, listener: &Listener, destination: SocketAddr) -> Option<AppProtocol> {
+    if listener.spec.forward != Forward::Destination {
+        return None;
+    }
+    let found = snapshot.service(destination).or_else(|| snapshot.behind(destination).first().copied());
+    found.map(|found| found.backend.spec.protocol)
+}
+
+/// What is spoken to this destination. Towards a Service that is declared opaque nothing needs to be found out, and a server that speaks
+/// first is heard.
+pub fn protocol(snapshot: &Snapshot, listener: &Listener, destination: SocketAddr) -> Protocol {
+    match listener.spec.protocol {
+        Protocol::Detect if declared(snapshot, listener, destination) == Some(AppProtocol::Tcp) => Protocol::Tcp,
+        said => said,
+    }
 }
 
 /// The scheme the client speaks, as far as the connection shows it. A mesh hop hides it: an assertor says what it was.

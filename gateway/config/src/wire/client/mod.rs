@@ -40,6 +40,9 @@ const ABSENT: usize = 4096;
 /// Bytes of `have` in a Hello; who has more asks for everything anew rather than send a message too large to be taken.
 const MOST_HAVE: usize = 3 << 20;
 
+/// The shortest and the longest wait of a proxy in a cluster before another try to reach its controller.
+pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
 /// A text given as such, or read from a file at each connection because somebody renews it.
 #[derive(Clone, Debug)]
 pub enum Text {
