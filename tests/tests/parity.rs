@@ -141,33 +141,34 @@ impl Role {
             By::Foreign(id) => Via::Mesh { from: id.parse().map_err(|error| format!("{error}"))?, to: self.identity.clone() },
         };
         if form == Form::Opaque {
-            return self.connect(authority, &via).await;
+            return self.connect(authority, ask, &via).await;
         }
         let call = if form == Form::Grpc { ask.call.clone().grpc() } else { ask.call.clone() };
         let heard =
             self.caller.call(authority, self.address, &via, form != Form::Http1, &call).await.map_err(|error| format!("{error:#}"))?;
-        self.reached(heard.field("x-application") == "recorder")?;
+        self.reached(ask, heard.field("x-application") == "recorder")?;
         Ok(Verdict::of(&heard))
     }
 
     /// An opaque connection is answered by the application or closed; why, only the log says.
-    async fn connect(&mut self, authority: &Authority, via: &Via) -> Result<Verdict, String> {
+    async fn connect(&mut self, authority: &Authority, ask: &Ask, via: &Via) -> Result<Verdict, String> {
         const REQUEST: &[u8] = b"GET /opaque HTTP/1.1\r\nhost: orders.shop\r\nconnection: close\r\n\r\n";
         let heard = self.caller.opaque(authority, self.address, via, PORT, REQUEST).await.map_err(|error| format!("{error:#}"))?;
         let text = String::from_utf8_lossy(&heard);
         let answered = text.contains("GET /opaque orders.shop");
-        self.reached(answered)?;
+        self.reached(ask, answered)?;
         let line = self.log.next().await;
         let field = |name: &&str| Some((name.to_string(), line[*name].as_str()?.to_string()));
         let fields = ["protocol", "reason", "policy", "policy_rule", "detail"].iter().filter_map(field).collect();
         Ok(Verdict { status: if answered { 200 } else { 0 }, fields, body: if answered { String::new() } else { text.into_owned() } })
     }
 
-    /// What was refused has not reached the application; what was answered by it has, once.
-    fn reached(&self, answered: bool) -> Result<(), String> {
-        let seen = self.backend.take();
-        if seen.len() != usize::from(answered) {
-            return Err(format!("answered by the application: {answered}; reached it: {} times", seen.len()));
+    /// What was refused has not reached the application; what was answered by it has, once, or as often as the table says.
+    fn reached(&self, ask: &Ask, answered: bool) -> Result<(), String> {
+        let (seen, once) = (self.backend.take().len(), usize::from(answered));
+        let wanted = ask.reaches.clone().unwrap_or(once..=once);
+        if !wanted.contains(&seen) {
+            return Err(format!("answered by the application: {answered}; reached it: {seen} times instead of {wanted:?}"));
         }
         Ok(())
     }
@@ -216,6 +217,7 @@ impl Verdict {
         let field = |name: &str| self.fields.get(name).map_or("", String::as_str);
         match (want, form) {
             (Want::Stranger, _) => false,
+            (Want::Answer(status), _) => self.status == *status && field("x-application") == "recorder",
             (Want::Pass, Form::Opaque) => self.status == 200 && field("reason").is_empty(),
             (Want::Deny { reason, policy, rule }, Form::Opaque) => {
                 let by = self.fields.get("policy").and_then(|policy| policy.rsplit('/').next());

@@ -1,4 +1,4 @@
-//! Several policies, unusable ones, and limits.
+//! Several policies, unusable ones, limits, and traffic policies.
 
 use super::*;
 
@@ -260,5 +260,36 @@ pub fn limits() -> Vec<Row> {
             .get(By::Nobody, "/", PASS)
             .get(By::Nobody, "/", PASS)
             .get(By::Nobody, "/", used_up("l")),
+    ]
+}
+
+/// The first proxy on the path applies them, whichever it is.
+pub fn traffic() -> Vec<Row> {
+    let policy = |name, spec| row(name).policy("TrafficPolicy", "t", Level::Inner, spec);
+    let slow = || Call::get("/slow/60000");
+    let failing = || Call::get("/status/503");
+    vec![
+        // Where the machine stalls it may be too late before the application is reached.
+        policy("a deadline for the whole request", json!({ "timeouts": { "request": "300ms" } }))
+            .ask(By::Nobody, slow(), refuse("upstream_timeout"))
+            .reaching(0..=1)
+            .ask(WEB, slow(), refuse("upstream_timeout"))
+            .reaching(0..=1),
+        policy("a deadline for one try", json!({ "timeouts": { "backendRequest": "300ms" }, "retry": { "attempts": 0 } }))
+            .ask(By::Nobody, slow(), refuse("upstream_timeout"))
+            .reaching(0..=1),
+        policy("retries by status", json!({ "retry": { "attempts": 2, "codes": [503], "backoff": "1ms", "methods": "All" } }))
+            .ask(By::Nobody, failing(), Want::Answer(503))
+            .reaching(3..=3)
+            .ask(WEB, failing(), Want::Answer(503))
+            .reaching(3..=3)
+            .get(WEB, "/status/502", Want::Answer(502))
+            .get(WEB, "/", PASS),
+        policy("retries turned off", json!({ "retry": { "attempts": 0, "codes": [503] } })).ask(WEB, failing(), Want::Answer(503)),
+        policy("only idempotent requests are tried again", json!({ "retry": { "attempts": 1, "codes": [503], "backoff": "1ms" } })).ask(
+            WEB,
+            Call::new("POST", "/status/503"),
+            Want::Answer(503),
+        ),
     ]
 }
