@@ -18,14 +18,12 @@ use selvage_policy::{Denial, Reason, SpiffeId};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Making a connection, TLS included, where no policy says otherwise.
 const CONNECT: Duration = Duration::from_secs(5);
 /// One write to an upstream: a stalled upload must not pin its connection (Pingora issue 910).
 const WRITE: Duration = Duration::from_secs(60);
-/// A head that trickles in is cut off so long after its time: whoever says nothing at all is answered first.
-const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// Streams of one plain HTTP/2 connection at once; Pingora's default is 1.
 const MAX_STREAMS: usize = 100;
 /// gRPC ends in trailers, which Pingora does not carry over HTTP/1.1: without this the caller would wait for a status in vain.
@@ -89,15 +87,19 @@ fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {
         }
     };
     ctx.tries.made += 1;
-    let left = ctx.left();
-    let within = |limit: Option<Duration>| [limit.filter(|limit| !limit.is_zero()), left].into_iter().flatten().min();
-    let connect = within(Some(ctx.settings.connect_timeout.unwrap_or(CONNECT)));
+    let connect = least(ctx, Some(ctx.settings.connect_timeout.unwrap_or(CONNECT)));
     peer.options.tcp_keepalive = Some(keepalive::upstream());
     peer.options.connection_timeout = connect;
     peer.options.total_connection_timeout = connect;
-    peer.options.read_timeout = within(ctx.settings.backend_timeout);
-    peer.options.write_timeout = within(Some(WRITE));
+    // Pingora's holds for each read of the body too, which nothing but the deadline bounds; an HTTP/1.1 client's connection times the head alone.
+    peer.options.read_timeout = least(ctx, ctx.settings.backend_timeout).filter(|_| session.is_http2());
+    peer.options.write_timeout = least(ctx, Some(WRITE));
     Ok(peer)
+}
+
+/// A limit, where there is one, within what is left of the request's deadline.
+fn least(ctx: &Context, limit: Option<Duration>) -> Option<Duration> {
+    [limit.filter(|limit| !limit.is_zero()), ctx.left()].into_iter().flatten().min()
 }
 
 fn pick(ctx: &Context) -> Result<Arc<EndpointState>, Denial> {
@@ -187,8 +189,7 @@ fn permit(session: &Session, ctx: &mut Context, endpoint: &EndpointState) {
 
 /// The attempt is connected: its head must come in time as a whole.
 pub(super) fn await_head(ctx: &Context) {
-    let least = [ctx.settings.backend_timeout.filter(|limit| !limit.is_zero()), ctx.left()].into_iter().flatten().min();
-    leash::arm(least.map(|least| std::time::Instant::now() + least + HEAD_GRACE));
+    leash::await_head(least(ctx, ctx.settings.backend_timeout).map(|least| Instant::now() + least));
 }
 
 /// HTTP/2 without TLS to an application: where the Service says so; where nobody does, for gRPC (which is nothing else) and for an

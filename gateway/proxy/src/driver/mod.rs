@@ -23,7 +23,7 @@ mod tests;
 pub(crate) mod trace;
 
 pub use context::Context;
-pub use leash::{client_ended, on_leash};
+pub use leash::{client_ended, is_late, on_leash};
 
 use crate::observe::{AccessLog, Entry, Metrics};
 use crate::snapshot::Snapshot;

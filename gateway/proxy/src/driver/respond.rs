@@ -40,7 +40,10 @@ pub(super) fn attempted(session: &Session, ctx: &mut Context, response: &Respons
     ctx.has_trailers = response.version == Version::HTTP_2 && session.is_http2();
     // A day-long stream keeps what its rule needs, not a configuration.
     ctx.snapshot = None;
-    leash::arm(ctx.deadline.filter(|_| status != 101));
+    leash::head_ended();
+    if let Some(deadline) = ctx.deadline.filter(|_| status != 101) {
+        leash::arm(deadline);
+    }
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, RetryType};
 use pingora_proxy::Session;
 use rand::RngExt;
 use selvage_policy::traffic::{Budget, RetryMethods};
+use selvage_policy::{Denial, Reason};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -139,7 +140,7 @@ pub(super) fn connect_failed(session: &Session, ctx: &mut Context, mut error: Bo
 
 /// The attempt failed after a connection was there.
 pub(super) fn attempt_failed(session: &Session, ctx: &mut Context, mut error: Box<Error>, reused: bool) -> Box<Error> {
-    leash::arm(None);
+    let is_late = leash::head_ended();
     if fail::is_retry(&error) {
         return error;
     }
@@ -147,10 +148,11 @@ pub(super) fn attempt_failed(session: &Session, ctx: &mut Context, mut error: Bo
     // A stream that was refused or came after GOAWAY was not processed (RFC 9113 section 8.7); one that was answered with nonsense may have been.
     let refused = error.retry == RetryType::Decided(true) && error.etype() != &ErrorType::InvalidH2;
     error.retry = false.into();
-    if error.esource() != &ErrorSource::Upstream {
+    if error.esource() != &ErrorSource::Upstream && !is_late {
         return error;
     }
     let (cause, outcome) = match error.etype() {
+        _ if is_late => (Cause::TimedOut, Outcome::TimedOut),
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => (Cause::TimedOut, Outcome::TimedOut),
         _ if (stale || refused) && !ctx.answered => (Cause::Unreached, Outcome::Reset),
         _ => (Cause::Reset, Outcome::Reset),
@@ -162,7 +164,11 @@ pub(super) fn attempt_failed(session: &Session, ctx: &mut Context, mut error: Bo
         ctx.tries.finish(Err(()));
         ctx.shared.metrics.upstream.attempt(outcome);
     }
-    error.retry = again(session, ctx, cause).into();
+    let again = again(session, ctx, cause);
+    if is_late && !again {
+        return fail::denied(ctx, Denial::of(Reason::UpstreamTimeout, "the backend did not answer in time"));
+    }
+    error.retry = again.into();
     error
 }
 

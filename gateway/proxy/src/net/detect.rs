@@ -134,7 +134,7 @@ fn is_token(byte: u8) -> bool {
 /// Looks until it is clear what is spoken, `patience` for the first byte and [`DETECT`] for those that decide. What is undecided then may still
 /// become HTTP, and is taken for it; what the client ended can not.
 pub async fn detect<S: AsyncRead + Unpin>(raw: &mut Raw<S>, patience: Duration) -> io::Result<Spoken> {
-    let mut deadline = Instant::now() + patience;
+    let mut deadline = Instant::now() + if raw.seen().is_empty() { patience } else { DETECT };
     loop {
         if let Some(spoken) = classify(raw.seen()) {
             return Ok(spoken);

@@ -2,7 +2,7 @@
 
 use super::*;
 use std::time::Instant;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 fn deny(path: &str) -> Value {
@@ -262,7 +262,30 @@ async fn a_head_that_trickles_in_ends_too() {
         let (world, address) = simple(&backend, rule.clone()).await;
         let mut client = Client::connect(address).await;
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert!(client.answer().await.is_none(), "{rule}");
-        assert_eq!(world.lines(1).await[0]["status"], 0, "{rule}");
+        let answer = client.answer().await.unwrap();
+        assert_eq!((answer.status, answer.reason().as_str()), (504, "upstream_timeout"), "{rule}");
+        assert_eq!(world.metric("selvage_upstream_attempts_total{outcome=\"timed_out\"}"), 1.0, "{rule}");
     }
+}
+
+#[tokio::test]
+async fn once_the_head_is_there_a_response_may_pause() {
+    let switched = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
+    let backend = Backend::start(|_, request| match request.target.as_str() {
+        "/ws" => Reply::Echo(switched.to_vec()),
+        _ => Reply::Slowly(vec![
+            (Duration::ZERO, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n12".to_vec()),
+            (Duration::from_millis(4000), b"34".to_vec()),
+        ]),
+    })
+    .await;
+    let (_world, address) = simple(&backend, json!({ "backendTimeoutMs": 2000 })).await;
+    let mut socket = Client::connect(address).await;
+    socket.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n").await;
+    assert_eq!(socket.answer().await.unwrap().status, 101);
+    assert_eq!(get(address, "/", "").await.body, "1234");
+    socket.send("ping").await;
+    let mut echoed = [0; 4];
+    tokio::time::timeout(PATIENCE, socket.stream.read_exact(&mut echoed)).await.unwrap().unwrap();
+    assert_eq!(&echoed, b"ping");
 }

@@ -399,3 +399,24 @@ async fn open_connections_are_load() {
     }
     assert!(by_endpoint.iter().all(|connections| *connections >= 3), "{by_endpoint:?}");
 }
+
+#[tokio::test]
+async fn a_mesh_hop_may_begin_late_and_in_pieces_where_tcp_is_declared() {
+    let ca = Authority::new("mesh");
+    let (db, cart) = (id("spiffe://cluster.local/ns/shop/sa/db"), id("spiffe://cluster.local/ns/shop/sa/cart"));
+    let app = application("127.77.0.92:0", b"").await;
+    let fixture = Fixture::start(snapshot(vec![inbound("in", bind(93), Protocol::Tcp, MeshMode::Permissive, &db, &ca, app)])).await;
+    let hop = Arc::new(client(&[crate::tls::ALPN_TCP], Some(&ca.workload(&cart))));
+    let mut hello = rustls::ClientConnection::new(hop, ServerName::try_from(db.dns_name()).expect("a name")).expect("a client");
+    let mut bytes = Vec::new();
+    hello.write_tls(&mut bytes).expect("to memory");
+    let mut stream = fixture.connect(bind(93)).await;
+    // Longer than it is waited for before the application is reached.
+    sleep(Duration::from_millis(600)).await;
+    stream.write_all(&bytes[..4]).await.expect("written");
+    sleep(Duration::from_millis(200)).await;
+    stream.write_all(&bytes[4..]).await.expect("written");
+    let mut answer = [0; 6];
+    timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+    assert_eq!((answer[0], answer[5]), (22, 2), "a ServerHello");
+}
