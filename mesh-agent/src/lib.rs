@@ -54,6 +54,8 @@ pub enum Command {
 
 /// `run`
 #[derive(Clone, Debug, Args)]
+// Its group would have the name of that of the options below, which clap refuses in debug builds.
+#[group(skip)]
 pub struct Run {
     /// The application's own probes, which the kubelet asks for on the health port: a JSON object of paths and probes.
     #[arg(long, value_name = "JSON", env = "SELVAGE_PROBES", default_value = "")]
