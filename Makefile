@@ -1,8 +1,8 @@
-# The one entry. `make run` and `make test` need nothing but Rust: missing build tools are installed first.
+# The one entry. `make run` and `make test` need nothing but Rust: missing tools are installed first.
 #
 #   make run     build, and run the bookshop behind Selvage
 #   make check   the quick loop: format, lints, unit and loopback tests
-#   make test    every test but those in a Kubernetes (this is what CI runs)
+#   make test    every test but those in a Kubernetes (this is what CI runs); as root, for capture's own network namespaces
 #   make e2e     the tests in a real Kubernetes: built (once a machine, a quarter of an hour), brought up, taken down; wants root
 #   make conformance   Gateway API's own suite in that Kubernetes; writes docs/conformance
 #   make image   the container images, as archives
@@ -33,18 +33,20 @@ build: tools
 run: build
 	exec $(BUILT)/selvage up examples/bookshop
 
-check: tools
+check:
+	.ci/tools check
 	.ci/parts fmt clippy unit
 
-test: tools
+test:
+	.ci/tools test
 	.ci/parts fmt clippy build unit suites
 	@echo "not run here: the tests in a real Kubernetes (make e2e)"
 
-e2e: tools
+e2e:
 	.ci/tools cluster
 	.ci/parts build cluster
 
-conformance: tools
+conformance:
 	.ci/tools cluster
 	.ci/parts build conformance
 

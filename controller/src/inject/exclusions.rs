@@ -43,7 +43,7 @@ pub(super) fn parse(key: &Key, annotations: &BTreeMap<String, String>) -> Result
 pub(crate) fn inbound_ports(pod: &PodSpec) -> BTreeSet<u16> {
     let init = pod.init_containers.iter().flatten().filter(|one| one.name == INIT);
     // Of two variables of one name the later holds.
-    let told = init.flat_map(|one| one.env.iter().flatten()).filter(|one| one.name == INBOUND_PORTS.1).last();
+    let told = init.flat_map(|one| one.env.iter().flatten()).rfind(|one| one.name == INBOUND_PORTS.1);
     let text = told.and_then(|one| one.value.as_deref()).unwrap_or_default();
     text.split(',').filter_map(|entry| port(entry.trim()).ok()).collect()
 }

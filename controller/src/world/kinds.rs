@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 /// Reads one object: its kind decides how. The error keeps the object's name, as far as it has one. `unknown`: what becomes of fields of
 /// Gateway API's that this version does not know.
 pub fn parse(value: Value, unknown: Unknown) -> Result<(Key, Parsed), Malformed> {
-    let (generation, raw) = (generation(&value), value.get("spec").cloned().unwrap_or_default());
+    let (generation, raw) = (generation(&value), Box::new(value.get("spec").cloned().unwrap_or_default()));
     read(value, unknown).map_err(|Unread { key, faults }| Malformed { key, faults, generation, raw })
 }
 

@@ -128,7 +128,7 @@ pub struct Malformed {
     /// `metadata.generation` of what could not be read.
     pub generation: i64,
     /// What stands in its `spec`, whatever that is: so that it can be told whose it is.
-    pub raw: serde_json::Value,
+    pub raw: Box<serde_json::Value>,
 }
 
 /// One thing that is wrong with one object.
