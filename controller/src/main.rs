@@ -34,8 +34,10 @@ enum Command {
     /// The API server is found as kubectl finds it (KUBECONFIG, or ~/.kube/config), else by the service account of the pod. Of several
     /// replicas the one that holds the Lease `selvage-controller` serves the proxies and writes; all answer webhooks. With the API server
     /// away proxies are served from memory. Logs are JSON on standard error; SELVAGE_LOG says how much (`info`, `debug`, `selvage_controller=debug`).
+    #[command(after_help = "Examples:\n  controller run\n  SELVAGE_LOG=selvage_controller=debug controller run")]
     Run(Box<run::Options>),
     /// Print the CustomResourceDefinitions of selvage.dev
+    #[command(after_help = "Examples:\n  controller crds | kubectl apply --server-side -f -\n  controller crds -o json")]
     Crds(Crds),
 }
 

@@ -6,14 +6,8 @@ pub mod init;
 
 use clap::{Args, Parser, Subcommand};
 use init::Init;
-use selvage_config::ports::{ADMIN, HEALTH, METRICS};
-use selvage_proxy::admin::Address;
 use selvage_proxy::probe::Probes;
-pub use selvage_proxy::program::access_log;
 use selvage_proxy::program::{self, Check, EXIT_CODES, Program};
-use selvage_proxy::proxy::ProxyOptions;
-pub use selvage_proxy::running::{Feed, RunError, Running, Windows};
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,13 +31,18 @@ pub enum Command {
     ///
     /// Installs the rules in the network namespace it runs in, reads them back and proves by a connection that they work. Fails otherwise, so
     /// that no pod runs uncaptured by accident. Running it again replaces its own rules and touches no others.
+    #[command(after_help = "Examples:\n  mesh-agent init\n  mesh-agent init --exclude-inbound-ports 9000,9001")]
     Init(Init),
     /// Run a sidecar from a resource file (what `selvage render` writes) or from its controller, following changes
     ///
     /// A change that cannot be used is refused with its error and what was in force stays. SIGTERM and Ctrl-C drain: no new connections,
     /// and requests under way finish.
+    #[command(
+        after_help = "Examples:\n  mesh-agent run --config orders.yaml\n  mesh-agent run --controller selvage-controller.selvage-system.svc:15410 --controller-name controller.selvage-system.sa.cluster.local"
+    )]
     Run(Box<Run>),
     /// Say whether a resource file could be put in force
+    #[command(after_help = "Example:\n  mesh-agent check --config orders.yaml")]
     Check(Check),
 }
 
@@ -69,12 +68,4 @@ pub fn main() -> ExitCode {
         Command::Run(options) => program::run(SIDECAR, &options.proxy, options.probes),
         Command::Check(options) => program::check(&options),
     })
-}
-
-/// A sidecar in this process, for `selvage up`: its ports to look into it are on its mesh address.
-pub async fn start(name: &str, address: IpAddr, threads: u16, access_log: &str, feed: Feed) -> Result<Running, RunError> {
-    let at = |port| Some(Address::Tcp((address, port).into()));
-    let windows = Windows { health: at(HEALTH), metrics: at(METRICS), admin: at(ADMIN), ..Windows::default() };
-    let access = self::access_log(access_log);
-    Running::start(&ProxyOptions { name: name.into(), threads: threads.into(), access, ..ProxyOptions::default() }, &windows, feed).await
 }

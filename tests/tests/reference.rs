@@ -1,6 +1,7 @@
 //! `docs/reference` is what the code says. `make gen` writes it again; this test fails where it was forgotten.
 
 use clap::CommandFactory;
+use regex::Regex;
 use schemars::{JsonSchema, schema_for};
 use selvage_policy::Reason;
 use selvage_policy::authorization::AuthorizationPolicySpec;
@@ -88,6 +89,65 @@ fn the_command_line_page_is_the_help_of_every_command() {
         write!(page, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end()).expect("a String takes everything");
     }
     check("command-line.md", &page);
+}
+
+/// One metric, as it is registered.
+struct Metric {
+    name: String,
+    kind: &'static str,
+    help: String,
+    labels: String,
+}
+
+/// Every metric that a file registers: its name and meaning, the type whose constructor stands before, the labels that stand behind.
+fn metrics(file: &str) -> Vec<Metric> {
+    let text = std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let literal = Regex::new(r#""(selvage_[a-z_]+)",\s*"([^"]+)""#).expect("a literal");
+    let types = Regex::new(r"(Counter|Gauge|Histogram)(?:Opts|Vec)?::").expect("a literal");
+    let labels = Regex::new(r#"&\[("[^\]]*)\]"#).expect("a literal");
+    let starts: Vec<usize> = literal.find_iter(&text).map(|found| found.start()).collect();
+    let each = literal.captures_iter(&text).enumerate().map(|(index, found)| {
+        let (start, end) = (starts[index], starts.get(index + 1).copied().unwrap_or(text.len()));
+        let kind = types.captures_iter(&text[..start]).last().unwrap_or_else(|| panic!("{file}: {} has no type", &found[1]));
+        let kind = match &kind[1] {
+            "Counter" => "counter",
+            "Gauge" => "gauge",
+            _ => "histogram",
+        };
+        let behind = text[start..end].split(")?").next().unwrap_or_default();
+        let labels = labels.captures(behind).map(|found| found[1].replace('"', "`")).unwrap_or_default();
+        Metric { name: found[1].into(), kind, help: found[2].into(), labels }
+    });
+    each.collect()
+}
+
+#[test]
+fn the_metrics_page_lists_every_metric() {
+    let mut page = format!("{HEAD}# Metrics\n\nIn the text form of Prometheus. Every label has a bounded set of values.\n");
+    let observe = root().join("gateway/proxy/src/observe");
+    let mut files: Vec<String> =
+        std::fs::read_dir(observe).expect("observe").flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    files.retain(|name| name.ends_with(".rs") && name != "tests.rs");
+    let of_proxies = files.iter().flat_map(|name| metrics(&format!("gateway/proxy/src/observe/{name}"))).collect();
+    let of_controllers = metrics("controller/src/cluster/metrics.rs");
+    for (title, place, mut list) in
+        [("Proxies", "Of an edge and of a sidecar, at port 15320 of each.", of_proxies), ("Controller", "At port 15420.", of_controllers)]
+            as [(&str, &str, Vec<Metric>); 2]
+    {
+        list.sort_by(|one, other| one.name.cmp(&other.name));
+        assert!(list.len() > 10, "{title}: the metrics are not where this test looks for them");
+        write!(page, "\n## {title}\n\n{place}\n\n| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n")
+            .expect("a String takes everything");
+        for Metric { name, kind, help, labels } in list {
+            writeln!(page, "| `{name}` | {kind} | {labels} | {help} |").expect("a String takes everything");
+        }
+    }
+    let registry = selvage_proxy::observe::Metrics::new().expect("metrics").render().expect("text");
+    for line in String::from_utf8(registry).expect("text").lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').expect("a name and a type");
+        assert!(page.contains(&format!("| `{name}` | {kind} |")), "{line} is registered, and not found by its name in the code");
+    }
+    check("metrics.md", &page);
 }
 
 /// One kind: its spec, then every object in it.

@@ -1,12 +1,15 @@
-//! `selvage check`: what admission says of a directory.
+//! `selvage check`: what admission says of a directory; without one, whether a cluster has what Selvage needs.
 
 use crate::cli;
 use crate::output;
 use crate::read::{MissingSecrets, Place};
 use anyhow::Result;
+use selvage_controller::cluster::gateway_api;
 use selvage_controller::status::{self, Foreseen};
+use selvage_controller::translate::GATEWAY_GROUP;
 use selvage_controller::world::Fault;
 use serde::Serialize;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The outcome, for programs.
@@ -19,28 +22,45 @@ struct Outcome {
     warnings: Vec<String>,
 }
 
-/// Checks.
-pub fn run(options: &cli::Check) -> Result<ExitCode> {
-    let place = Place::open(&options.dir)?;
+/// Checks a directory.
+pub fn run(options: &cli::Check, dir: &Path) -> Result<ExitCode> {
+    let place = Place::open(dir)?;
     let read = place.read(place.addresses()?, &[], MissingSecrets::Imagine)?;
     let foreseen = status::complete(&read.translation, &Foreseen);
     let warnings: Vec<String> = read.translation.warnings().into_iter().chain(status::complaints(&foreseen)).collect();
-    let code = if read.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let (resources, proxies) = (read.translation.resources.len(), read.translation.views.len());
+    let order = format!("{} is in order: {resources} resources for {proxies} proxies", dir.display());
+    tell(options, Outcome { errors: read.faults, warnings }, &order)
+}
+
+/// Checks the cluster that kubectl would speak to.
+pub async fn cluster(options: &cli::Check) -> Result<ExitCode> {
+    let missing = gateway_api::missing_here().await?;
+    let errors = missing.into_iter().map(|kind| Fault {
+        file: None,
+        object: format!("{kind}.{GATEWAY_GROUP}"),
+        field: String::new(),
+        problem: format!("the cluster does not serve v1 of this kind: {}", gateway_api::INSTALL),
+    });
+    tell(
+        options,
+        Outcome { errors: errors.collect(), warnings: Vec::new() },
+        "the cluster has every kind of Gateway API that Selvage reads",
+    )
+}
+
+fn tell(options: &cli::Check, outcome: Outcome, order: &str) -> Result<ExitCode> {
+    let code = if outcome.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     match options.output {
-        Some(form) => output::print(form, &Outcome { errors: read.faults, warnings })?,
+        Some(form) => output::print(form, &outcome)?,
         None => {
             let mut text = String::new();
-            if !read.faults.is_empty() {
-                text.push_str(&format!("{}\n", listed(&read.faults)));
+            if !outcome.errors.is_empty() {
+                text.push_str(&format!("{}\n", listed(&outcome.errors)));
             }
-            warnings.iter().for_each(|warning| text.push_str(&format!("warning: {warning}\n")));
-            if read.faults.is_empty() {
-                text.push_str(&format!(
-                    "{} is in order: {} resources for {} proxies\n",
-                    options.dir.display(),
-                    read.translation.resources.len(),
-                    read.translation.views.len()
-                ));
+            outcome.warnings.iter().for_each(|warning| text.push_str(&format!("warning: {warning}\n")));
+            if outcome.errors.is_empty() {
+                text.push_str(&format!("{order}\n"));
             }
             output::write(&text)?;
         }

@@ -36,7 +36,12 @@ pub enum Command {
     )]
     Render(Render),
     /// Check the manifests of DIR as admission would: errors and warnings
-    #[command(after_help = "Examples:\n  selvage check examples/bookshop\n  selvage check examples/bookshop -o json | jq .errors")]
+    ///
+    /// Without DIR it asks the cluster that kubectl would speak to whether it has the kinds of Gateway API that Selvage reads, and says how to
+    /// install them where it does not.
+    #[command(
+        after_help = "Examples:\n  selvage check examples/bookshop\n  selvage check examples/bookshop -o json | jq .errors\n  selvage check"
+    )]
     Check(Check),
     /// Tell what would happen to a request, hop by hop, and which objects decide
     ///
@@ -56,6 +61,7 @@ pub enum Command {
     #[command(hide = true)]
     Launch(Launch),
     /// Print the version
+    #[command(after_help = "Examples:\n  selvage version\n  selvage version -o json")]
     Version(Version),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  source <(selvage completion bash)")]
@@ -105,19 +111,19 @@ pub struct Render {
     /// The file to write; absent: standard output, without secrets.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// One proxy's view: a Gateway or a Pod, as NAMESPACE/NAME or just NAME where that is unambiguous.
+    /// One proxy's view: a Gateway or a Pod, as KIND/NAMESPACE/NAME, or NAMESPACE/NAME or just NAME where that is unambiguous.
     #[arg(long = "for", value_name = "NAME")]
     pub view: Option<String>,
-    /// The form.
-    #[arg(short, long, value_enum)]
+    /// The form on standard output; absent: YAML, the form of every file.
+    #[arg(short, long, value_enum, conflicts_with = "out")]
     pub output: Option<Form>,
 }
 
 /// `selvage check`
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The directory of manifests.
-    pub dir: PathBuf,
+    /// The directory of manifests; absent: the cluster.
+    pub dir: Option<PathBuf>,
     /// The form; absent: text for people.
     #[arg(short, long, value_enum)]
     pub output: Option<Form>,
@@ -179,4 +185,39 @@ pub enum Form {
     Json,
     /// YAML.
     Yaml,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_with_output_takes_both_forms() {
+        let commands: &[&[&str]] = &[
+            &["render", "DIR"],
+            &["check", "DIR"],
+            &["check"],
+            &["explain", "DIR", "--url", "http://a/"],
+            &["status"],
+            &["status", "DIR"],
+            &["version"],
+        ];
+        for command in commands {
+            for form in ["json", "yaml"] {
+                let line: Vec<&str> = ["selvage"].iter().chain(*command).chain(&["-o", form]).copied().collect();
+                assert!(Cli::try_parse_from(&line).is_ok(), "{line:?}");
+            }
+        }
+        let both = ["selvage", "render", "DIR", "--out", "F", "-o", "json"];
+        assert_eq!(Cli::try_parse_from(both).expect_err("a file is YAML").kind(), clap::error::ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_examples() {
+        for command in Cli::command().get_subcommands().filter(|one| !one.is_hide_set()) {
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains(&format!("selvage {}", command.get_name())), "{}", command.get_name());
+        }
+    }
 }

@@ -1,16 +1,15 @@
 //! `$(NAME)` in commands and arguments, as Kubernetes replaces it: unknown names stay, `$$(NAME)` is a literal `$(NAME)`.
 
-use std::collections::BTreeMap;
-
-/// Replaces every known variable. (Kubernetes: "Define Dependent Environment Variables".)
-pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
+/// Replaces every variable that `known` has a value for. (Kubernetes: "Define Dependent Environment Variables".)
+pub fn expand<'v>(text: &str, known: impl Fn(&str) -> Option<&'v String>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         expanded.push_str(&rest[..at]);
         rest = &rest[at..];
         let variable = rest.strip_prefix("$(").and_then(|after| after.split_once(')'));
-        match (rest.strip_prefix("$$"), variable) {
+        let value = variable.and_then(|(name, after)| Some((known(name)?, after)));
+        match (rest.strip_prefix("$$"), value) {
             (Some(after), _) => {
                 expanded.push('$');
                 // What follows is literal up to the next `$`.
@@ -18,8 +17,8 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
                 expanded.push_str(&after[..literal]);
                 rest = &after[literal..];
             }
-            (None, Some((name, after))) if variables.contains_key(name) => {
-                expanded.push_str(&variables[name]);
+            (None, Some((value, after))) => {
+                expanded.push_str(value);
                 rest = after;
             }
             _ => {
@@ -35,6 +34,7 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn known_variables_are_replaced_and_everything_else_stays() {
@@ -50,7 +50,7 @@ mod tests {
             ("$(HOST", "$(HOST"),
             ("ü$(HOST)ü", "ü127.0.0.1ü"),
         ] {
-            assert_eq!(expand(text, &variables), expected, "{text}");
+            assert_eq!(expand(text, |name| variables.get(name)), expected, "{text}");
         }
     }
 }

@@ -41,7 +41,13 @@ fn dispatch(command: &Command) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Check(options) => check::run(options),
+        Command::Check(options) => match &options.dir {
+            Some(dir) => check::run(options, dir),
+            None => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(check::cluster(options))
+            }
+        },
         Command::Explain(options) => explained(options),
         Command::Status(options) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

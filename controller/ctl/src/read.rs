@@ -4,7 +4,7 @@ use crate::up::certificates::{Certificates, Pair};
 use anyhow::{Context, Result, bail};
 use selvage_config::{Resource, VersionKey};
 use selvage_controller::translate::{Inputs, Translation, translate};
-use selvage_controller::world::{Addresses, Fault, Name, World, directory};
+use selvage_controller::world::{Addresses, Fault, Name, World, directory, is_dns_name};
 use selvage_policy::Key;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +45,8 @@ pub struct Read {
     pub faults: Vec<Fault>,
     /// Secrets that certificates were made for.
     pub made: Vec<Name>,
+    /// The file in which each object stands, relative to the directory.
+    pub files: BTreeMap<Key, String>,
 }
 
 impl Place {
@@ -72,7 +74,9 @@ impl Place {
     /// Reads it and translates. What is wrong with the manifests is in `faults`; an error is what has nothing to do with them.
     pub fn read(&self, addresses: Addresses, roots: &[String], missing: MissingSecrets) -> Result<Read> {
         let mut reading = directory::read(&self.dir, addresses);
-        let made = if missing == MissingSecrets::Leave { Vec::new() } else { self.secrets(&mut reading.world, missing)? };
+        // Nothing is written because of manifests that are refused.
+        let wanted = missing != MissingSecrets::Leave && reading.faults.is_empty();
+        let made = if wanted { self.secrets(&mut reading.world, missing)? } else { Vec::new() };
         let translation = translate(&reading.world, &Inputs { roots, version_key: &self.version_key });
         let mut faults = reading.faults;
         for fault in selvage_controller::admission::admit(&reading.world) {
@@ -84,7 +88,7 @@ impl Place {
         }
         faults.sort();
         faults.dedup();
-        Ok(Read { world: reading.world, translation, faults, made })
+        Ok(Read { world: reading.world, translation, faults, made, files: reading.files })
     }
 
     /// Adds certificates for the Secrets that listeners name and nobody has made.
@@ -104,9 +108,11 @@ impl Place {
             let address = world.addresses.as_ref().and_then(|addresses| addresses.gateway(&gateway));
             for reference in tls["certificateRefs"].as_array().into_iter().flatten() {
                 let text = |field: &str| reference[field].as_str();
-                let Some(name) = text("name").filter(|_| text("kind").unwrap_or("Secret") == "Secret") else { continue };
+                let is_secret = text("kind").unwrap_or("Secret") == "Secret" && text("group").unwrap_or_default().is_empty();
+                let Some(name) = text("name").filter(|_| is_secret) else { continue };
                 let name = Name::new(text("namespace").unwrap_or(namespace), name);
-                if world.secrets.contains_key(&name) {
+                // Files are called by these names: what is no name of an object leads nowhere.
+                if world.secrets.contains_key(&name) || !is_dns_name(&name.name) || !is_dns_name(&name.namespace) {
                     continue;
                 }
                 let (names, addresses) = wanted.entry(name).or_default();
@@ -139,23 +145,22 @@ impl Read {
         Some(keys.iter().filter_map(|key| Some((key.clone(), self.translation.resources.get(key)?.clone()))).collect())
     }
 
-    /// The proxy that is meant by `NAMESPACE/NAME` or `NAME`.
+    /// The proxy that is meant by `KIND/NAMESPACE/NAME`, `NAMESPACE/NAME` or `NAME`.
     pub fn proxy(&self, text: &str) -> Result<Key> {
-        let (namespace, name) = match text.split_once('/') {
-            Some((namespace, name)) => (Some(namespace), name),
-            None => (None, text),
-        };
-        let fits = |key: &&Key| key.name == name && namespace.is_none_or(|namespace| key.namespace == namespace);
+        let mut parts = text.rsplit('/');
+        let (name, namespace, kind, more) = (parts.next().unwrap_or_default(), parts.next(), parts.next(), parts.next());
+        let is = |wanted: Option<&str>, found: &str| wanted.is_none_or(|wanted| wanted == found);
+        let fits = |key: &&Key| more.is_none() && key.name == name && is(namespace, &key.namespace) && is(kind, &key.kind);
         let found: Vec<&Key> = self.translation.views.keys().filter(fits).collect();
         match found.as_slice() {
             [one] => Ok((*one).clone()),
             [] => {
-                let all: Vec<String> = self.translation.views.keys().map(|key| format!("{}/{}", key.namespace, key.name)).collect();
+                let all: Vec<String> = self.translation.views.keys().map(ToString::to_string).collect();
                 bail!("there is no proxy {text}; there are: {}", all.join(", "))
             }
             several => {
                 let all: Vec<String> = several.iter().map(ToString::to_string).collect();
-                bail!("{text} may be {}: write NAMESPACE/NAME", all.join(" or "))
+                bail!("{text} may be {}: write KIND/NAMESPACE/NAME", all.join(" or "))
             }
         }
     }
@@ -165,5 +170,98 @@ impl Read {
         let (addresses, name) = (self.world.addresses.as_ref()?, Name::new(proxy.namespace.clone(), proxy.name.clone()));
         let address = if proxy.kind == "Gateway" { addresses.gateway(&name) } else { addresses.sidecar(&name) };
         address.map(IpAddr::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GATEWAY: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: { name: selvage }
+spec: { controllerName: selvage.dev/controller }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: web, namespace: shop }
+spec:
+  gatewayClassName: selvage
+  listeners:
+  - { name: https, port: 8443, protocol: HTTPS, hostname: shop.example, tls: { certificateRefs: [{ name: SECRET }] } }
+";
+
+    /// A directory in a folder, and that folder.
+    fn place(manifests: &[(&str, &str)]) -> (tempfile::TempDir, Place) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("shop");
+        for (file, text) in manifests {
+            let path = dir.join(file);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            std::fs::write(path, text).expect("a file");
+        }
+        let place = Place::open(&dir).expect("a place");
+        place.prepare().expect("a state folder");
+        (folder, place)
+    }
+
+    fn read(place: &Place) -> Read {
+        place.read(Addresses::default(), &[], MissingSecrets::Make).expect("it is read")
+    }
+
+    /// Every file and folder below.
+    fn below(path: &Path) -> BTreeSet<PathBuf> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.flat_map(|path| below(&path).into_iter().chain([path])).collect()
+    }
+
+    #[test]
+    fn certificates_are_made_only_for_names_of_secrets_and_only_where_nothing_is_refused() {
+        for (secret, more, made) in [
+            ("shop-tls", "", 1),
+            ("x/../../../../escaped", "", 0),
+            ("../escaped", "", 0),
+            ("shop-tls, group: example.com", "", 0),
+            ("shop-tls, namespace: ../x", "", 0),
+            ("shop-tls", "---\napiVersion: v1\nkind: Service\nmetadata: { name: s, namespace: shop }\nspec: { ports: [{ port: 0 }] }\n", 0),
+        ] {
+            let (folder, place) = place(&[("app/a.yaml", &format!("{}{more}", GATEWAY.replace("SECRET", secret)))]);
+            let before = below(folder.path());
+            let read = read(&place);
+            assert_eq!(read.made.len(), made, "{secret}{more}");
+            let written: Vec<PathBuf> = below(folder.path()).difference(&before).cloned().collect();
+            assert_eq!(written.is_empty(), made == 0, "{secret}{more}: {written:?}");
+            assert!(written.iter().all(|path| path.starts_with(place.state.join("certificates"))), "{secret}: {written:?}");
+        }
+    }
+
+    #[test]
+    fn a_hostname_that_is_none_is_a_fault_of_its_object() {
+        let (_folder, place) = place(&[("app/a.yaml", &GATEWAY.replace("SECRET", "tls").replace("shop.example", "\"köln.example\""))]);
+        let faults: Vec<String> = read(&place).faults.iter().map(ToString::to_string).collect();
+        assert!(faults.len() == 1 && faults[0].starts_with("app/a.yaml: Gateway/shop/web: spec.listeners[0].hostname"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_gateway_and_a_pod_of_one_name_are_told_apart_by_kind() {
+        let pod =
+            "apiVersion: v1\nkind: Pod\nmetadata: { name: web, namespace: shop }\nspec: { containers: [{ name: a, command: [a] }] }\n";
+        let (_folder, place) = place(&[("app/a.yaml", &GATEWAY.replace("SECRET", "tls")), ("local/a.yaml", pod)]);
+        let read = read(&place);
+        for (text, wanted) in [
+            ("Gateway/shop/web", Ok("Gateway/shop/web")),
+            ("Pod/shop/web", Ok("Pod/shop/web")),
+            ("shop/web", Err("write KIND/NAMESPACE/NAME")),
+            ("web", Err("Gateway/shop/web or Pod/shop/web")),
+            ("other/web", Err("there is no proxy")),
+            ("x/Pod/shop/web", Err("there is no proxy")),
+        ] {
+            match (read.proxy(text), wanted) {
+                (Ok(found), Ok(wanted)) => assert_eq!(found.to_string(), wanted, "{text}"),
+                (Err(error), Err(wanted)) => assert!(error.to_string().contains(wanted), "{text}: {error}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
+        }
     }
 }

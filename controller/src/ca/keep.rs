@@ -8,7 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Why there is no authority.
+/// Why there is no authority of the trust domain.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
     /// Reading or writing failed.
@@ -35,12 +35,24 @@ pub enum KeepError {
         /// What is wrong.
         problem: String,
     },
+    /// It is of another trust domain.
+    #[error(
+        "MeshConfig/default: spec.trustDomain: `{wanted}` is not `{own}`, which every certificate under {path} has: it cannot be changed; set it back, or remove that file to start with a new root"
+    )]
+    TrustDomain {
+        /// The file.
+        path: PathBuf,
+        /// What it was made for.
+        own: TrustDomain,
+        /// What is asked for.
+        wanted: TrustDomain,
+    },
     /// The authority itself fails.
     #[error(transparent)]
     Ca(#[from] CaError),
 }
 
-/// Opens the authority kept at `path`, or makes one.
+/// Opens the authority of a trust domain that is kept at `path`, or makes one.
 pub fn open(path: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<Authority, KeepError> {
     let io = |error| KeepError::Io { path: path.into(), error };
     let damaged = |problem: String| KeepError::Damaged { path: path.into(), problem };
@@ -61,6 +73,9 @@ pub fn open(path: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<
         }
         Err(error) => return Err(io(error)),
     };
+    if let Some(own) = kept.trust_domain().filter(|own| own != trust_domain) {
+        return Err(KeepError::TrustDomain { path: path.into(), own, wanted: trust_domain.clone() });
+    }
     if kept.renew(trust_domain, now)? {
         write(path, &kept).map_err(io)?;
     }

@@ -24,6 +24,7 @@ use selvage_policy::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
+use x509_parser::prelude::Pem;
 
 /// How long a root lives.
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -36,6 +37,9 @@ pub const LEAF_LIFE: Duration = Duration::from_secs(86_400);
 
 /// Certificates hold from a little earlier on, because clocks differ.
 const SKEW: Duration = Duration::from_secs(300);
+
+/// What the name of a root of our own making begins with; the trust domain follows.
+const ROOT_OF: &str = "Selvage root of ";
 
 /// Why the authority cannot issue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +107,7 @@ impl Kept {
     /// A new root and issuer.
     pub fn create(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, CaError> {
         let root_key = key("root key")?;
-        let mut params = authority_params(&format!("Selvage root of {trust_domain}"), now, ROOT_LIFE, 1);
+        let mut params = authority_params(&format!("{ROOT_OF}{trust_domain}"), now, ROOT_LIFE, 1);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let root = params.self_signed(&root_key).map_err(own("root certificate"))?.pem();
         let mut kept = Self {
@@ -116,6 +120,14 @@ impl Kept {
         };
         kept.new_issuer(trust_domain, now)?;
         Ok(kept)
+    }
+
+    /// The trust domain it was made for, as its root's name tells; nothing, where the root is not of our making.
+    pub fn trust_domain(&self) -> Option<TrustDomain> {
+        let block = Pem::iter_from_buffer(self.root.as_bytes()).next()?.ok()?;
+        let root = block.parse_x509().ok()?;
+        let name = root.subject().iter_common_name().next()?.as_str().ok()?;
+        TrustDomain::try_from(name.strip_prefix(ROOT_OF)?.to_string()).ok()
     }
 
     /// Makes a new issuer if half of the present one's life is over; says whether it did.

@@ -113,6 +113,11 @@ fn an_authority_survives_a_restart_and_refuses_wide_modes_and_damage() {
     assert_eq!(first.roots(), again.roots());
     let mode = std::fs::metadata(&path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
+    let other = TrustDomain::try_from("other.example".to_string()).expect("well formed");
+    let refused = open(&path, &other, at(10)).expect_err("certificates of before are of another trust domain").to_string();
+    for word in ["MeshConfig/default", "spec.trustDomain", "other.example", &domain().to_string(), "set it back"] {
+        assert!(refused.contains(word), "{word} is not in: {refused}");
+    }
 
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
     assert!(matches!(open(&path, &domain(), at(20)), Err(KeepError::Mode { mode: 0o644, .. })));

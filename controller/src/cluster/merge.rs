@@ -104,7 +104,7 @@ fn entries(of: &Entries, said: Option<&Status>, present: &Value, now: &str) -> O
 }
 
 /// Whether two references are one. Fields that are left out and fields that are empty say the same.
-fn same_reference(a: &Value, b: &Value) -> bool {
+pub(crate) fn same_reference(a: &Value, b: &Value) -> bool {
     let field = |value: &Value, name: &str| value.get(name).filter(|value| !value.is_null() && value.as_str() != Some("")).cloned();
     ["group", "kind", "namespace", "name", "sectionName", "port"].iter().all(|name| field(a, name) == field(b, name))
 }

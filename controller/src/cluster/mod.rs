@@ -34,6 +34,7 @@
 
 pub mod authority;
 pub mod brief;
+pub mod gateway_api;
 pub mod issuer;
 pub mod kinds;
 pub mod known;

@@ -233,13 +233,11 @@ impl Turn {
         let addresses = addresses(&seen);
         let reachable = addresses.iter().filter(|(_, given)| !given.is_empty()).map(|(gateway, _)| gateway.clone()).collect();
         let completed = complete(&seen.translation, &Published { publisher: &self.publisher, addresses: &reachable });
-        let (completed, again) = self.steady.say(completed, now.into_std());
+        let before = |key: &Key| Some(self.known.present.standing(key)?.status);
+        let (completed, again) = self.steady.say(completed, now.into_std(), before);
         let again = again.map(Instant::from_std);
-        let Some(completed) = completed else { return again };
-        let said = |(key, mut status): (Key, Status)| {
+        let said = |(key, status): (Key, Status)| {
             let edition = seen.editions.get(&key)?;
-            // Also of what cannot be read: it is said of that form, whatever the last good one was.
-            status.observed_generation = edition.generation;
             let given = addresses.get(&key).into_iter().flatten().filter_map(|one| serde_json::to_value(one).ok());
             let addresses = (key.kind == "Gateway").then(|| given.collect());
             Some((key, Said { uid: edition.uid.clone(), status, addresses }))

@@ -1,7 +1,9 @@
 //! What a Pod's annotations leave out of capture.
 
+use super::INIT;
 use crate::world::Fault;
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::PodSpec;
 use selvage_config::ports::MOST_EXCLUSIONS;
 use selvage_policy::Key;
 use serde_json::{Value, json};
@@ -24,10 +26,6 @@ pub(super) struct Exclusions {
 /// Reads the annotations: lists separated by commas.
 pub(super) fn parse(key: &Key, annotations: &BTreeMap<String, String>) -> Result<Exclusions, Vec<Fault>> {
     let mut faults = Vec::new();
-    let port = |text: &str| {
-        let port = text.parse::<u16>().ok().filter(|port| *port != 0);
-        port.ok_or_else(|| format!("`{text}` is not a port: write numbers from 1 to 65535, separated by commas"))
-    };
     let cidr = |text: &str| {
         let range = text.parse::<IpNet>().map(|net| net.trunc()).or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         range.map_err(|_| format!("`{text}` is not a range of addresses: write 10.1.0.0/16 or an address, several separated by commas"))
@@ -38,6 +36,21 @@ pub(super) fn parse(key: &Key, annotations: &BTreeMap<String, String>) -> Result
         outbound_cidrs: entries(key, annotations, OUTBOUND_CIDRS.0, cidr, &mut faults),
     };
     if faults.is_empty() { Ok(exclusions) } else { Err(faults) }
+}
+
+/// The ports of a Pod that are not captured inbound: what its init container was told when it was born. Annotations may be edited later; that
+/// changes nothing in it.
+pub(crate) fn inbound_ports(pod: &PodSpec) -> BTreeSet<u16> {
+    let init = pod.init_containers.iter().flatten().filter(|one| one.name == INIT);
+    // Of two variables of one name the later holds.
+    let told = init.flat_map(|one| one.env.iter().flatten()).filter(|one| one.name == INBOUND_PORTS.1).last();
+    let text = told.and_then(|one| one.value.as_deref()).unwrap_or_default();
+    text.split(',').filter_map(|entry| port(entry.trim()).ok()).collect()
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse::<u16>().ok().filter(|port| *port != 0);
+    port.ok_or_else(|| format!("`{text}` is not a port: write numbers from 1 to 65535, separated by commas"))
 }
 
 fn entries<T: Ord>(

@@ -10,7 +10,7 @@
 //! a sidecar gets a real one, and a container that another webhook added meanwhile has its probes seen to as well.
 
 mod checks;
-mod exclusions;
+pub(crate) mod exclusions;
 mod probes;
 mod sidecar;
 #[cfg(test)]

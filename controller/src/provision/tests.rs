@@ -1,6 +1,6 @@
 use super::*;
 use crate::settings::Settings;
-use crate::world::{Parsed, parse};
+use crate::world::{Parsed, Unknown, parse};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -18,7 +18,7 @@ fn settings() -> Settings {
 }
 
 fn gateway(value: Value) -> crate::world::Object<GatewaySpec> {
-    match parse(value) {
+    match parse(value, Unknown::Refuse) {
         Ok((_, Parsed::Gateway(gateway))) => *gateway,
         other => panic!("{other:?}"),
     }

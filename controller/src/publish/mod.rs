@@ -26,10 +26,9 @@ pub use tokens::Tokens;
 use crate::ca::Authority;
 use async_trait::async_trait;
 use delivery::Deliveries;
-use needs::{Needs, answers, is_host_of};
+use needs::{Needs, answers, holds_for, is_host_of};
 use parking_lot::Mutex;
 use selvage_config::Resource;
-use selvage_config::resource::CoreKind;
 use selvage_config::wire::server::{Layer, Node, SignRefusal, Source, View};
 use selvage_config::wire::{Ack, Encoded, Standing, Subject, TooLarge};
 use selvage_policy::{Key, SpiffeId};
@@ -39,9 +38,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem, X509CertificationRequest};
-
-/// Kinds that anybody may ask for with Want: how Services are reached, no guard and no secret.
-const OFFERED: [CoreKind; 3] = [CoreKind::Backend, CoreKind::Route, CoreKind::Endpoints];
 
 /// The one publisher of a controller.
 pub struct Publisher {
@@ -188,7 +184,7 @@ impl State {
 
     /// What follows from Resources and shares.
     fn index(&mut self) {
-        let offered = self.known.iter().filter(|(key, _)| OFFERED.iter().any(|kind| key.kind == kind.as_str()));
+        let offered = self.known.iter().filter(|(key, known)| known.needs.is_offered(key));
         self.offered = kept(&self.offered, offered.map(|(key, known)| (key.clone(), known.encoded.clone())).collect());
         self.needs.clear();
         for (of, needed) in self.known.values().flat_map(|known| &known.needs.pairs) {
@@ -253,12 +249,16 @@ impl Source for Publisher {
 
     fn find(&self, node: &Node, subject: &Subject) -> Vec<Key> {
         let state = self.state.lock();
-        if !state.shares.contains_key(&node.uid) {
-            return Vec::new();
-        }
+        let Some(share) = state.shares.get(&node.uid) else { return Vec::new() };
+        // Of a route, whether it holds for this node where it is attached to `parent`; anything else does.
+        let holds = |key: &Key, parent: Option<&Key>| {
+            let parents = state.known.get(key).map(|known| known.needs.parents.as_slice()).unwrap_or_default();
+            let mut points = parents.iter().filter(|one| parent.is_none_or(|parent| *one == parent));
+            parents.is_empty() || points.any(|parent| holds_for(key, parent, &share.view.namespace))
+        };
         let backends = || state.known.iter().filter_map(|(key, known)| Some((key, known.needs.backend.as_ref()?)));
         let wanted: Vec<&Key> = match subject {
-            Subject::Key(key) => state.offered.get_key_value(key).map(|(key, _)| key).into_iter().collect(),
+            Subject::Key(key) => state.offered.get_key_value(key).map(|(key, _)| key).filter(|key| holds(key, None)).into_iter().collect(),
             Subject::Addr(address) => backends().filter(|(_, spec)| answers(spec, *address)).map(|(key, _)| key).collect(),
             Subject::Host(host) => backends().filter(|(key, _)| is_host_of(key, host)).map(|(key, _)| key).collect(),
         };
@@ -267,7 +267,8 @@ impl Source for Publisher {
         let mut open: Vec<Key> = found.iter().cloned().collect();
         while let Some(key) = open.pop() {
             let needed = state.needs.get(&key).into_iter().flatten();
-            open.extend(needed.filter(|key| found.insert((*key).clone())).cloned());
+            let needed = needed.filter(|needed| holds(needed, Some(&key)));
+            open.extend(needed.filter(|needed| found.insert((*needed).clone())).cloned().collect::<Vec<_>>());
         }
         found.into_iter().collect()
     }

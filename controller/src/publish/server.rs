@@ -9,11 +9,14 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use selvage_policy::{SpiffeId, TrustDomain};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 /// The controller's service account, in [`crate::world::PLATFORM_NAMESPACE`].
 pub const IDENTITY_ACCOUNT: &str = "controller";
+
+/// How often it is looked at. A sleep of half its life would be longer by whatever time the machine is suspended.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Who the controller is: the name that proxies verify is its `dns_name()`.
 pub fn server_identity(trust_domain: &TrustDomain) -> SpiffeId {
@@ -60,29 +63,36 @@ impl ServerCertificate {
     }
 
     /// Renews it at half its life, and when the authority was replaced, until cancelled; a failure keeps the present one and is tried again
-    /// in a minute.
+    /// at the next look.
     pub async fn keep(self: Arc<Self>, authority: Arc<Authority>, stop: CancellationToken) {
-        let mut wait = LEAF_LIFE / 2;
+        let mut made = SystemTime::now();
         let mut replaced = authority.replacements();
+        let mut is_replaced = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 // Never closed: the authority is ours, too.
-                _ = replaced.changed() => {}
-                () = tokio::time::sleep(wait) => {}
+                _ = replaced.changed() => is_replaced = true,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let now = SystemTime::now();
+            if !is_replaced && !is_due(made, now) {
+                continue;
             }
             match issue(&authority, &self.name) {
                 Ok(new) => {
                     *self.present.write() = new;
-                    wait = LEAF_LIFE / 2;
+                    (made, is_replaced) = (now, false);
                 }
-                Err(error) => {
-                    tracing::error!(%error, "the controller's own certificate could not be renewed");
-                    wait = std::time::Duration::from_secs(60);
-                }
+                Err(error) => tracing::error!(%error, "the controller's own certificate could not be renewed"),
             }
         }
     }
+}
+
+/// Whether half of its life is over by the wall clock, by which others judge it; also where that was set back to before it was made.
+fn is_due(made: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(made).map_or(true, |age| age >= LEAF_LIFE / 2)
 }
 
 impl ResolvesServerCert for ServerCertificate {
@@ -101,4 +111,19 @@ fn issue(authority: &Authority, name: &ServerName) -> Result<Arc<CertifiedKey>, 
     let key = PrivateKeyDer::from_pem_slice(spec.private_key.expose().as_bytes()).map_err(|error| own(error.to_string()))?;
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|error| own(error.to_string()))?;
     Ok(Arc::new(CertifiedKey::new(chain.map_err(|error| own(error.to_string()))?, key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_by_the_wall_clock() {
+        let (made, half) = (SystemTime::UNIX_EPOCH + LEAF_LIFE, LEAF_LIFE / 2);
+        for (now, due) in
+            [(made, false), (made + half - LOOK, false), (made + half, true), (made + 2 * LEAF_LIFE, true), (made - LOOK, true)]
+        {
+            assert_eq!(is_due(made, now), due, "{now:?}");
+        }
+    }
 }

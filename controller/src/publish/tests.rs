@@ -55,6 +55,18 @@ fn mesh_route(parent: &str, to: &str) -> Arc<Resource> {
     Arc::new(Resource::core(key("Route/shop/HTTPRoute.r"), &spec, 0))
 }
 
+/// A route of `object` with these parents.
+fn attached(object: &str, parents: &[&str]) -> Arc<Resource> {
+    let (namespace, name) = object.split_once('/').expect("namespace and name");
+    let spec = RouteSpec {
+        object: Target::new(TargetKind::HTTPRoute, namespace, name),
+        parents: parents.iter().map(|parent| key(parent)).collect(),
+        hostnames: Vec::new(),
+        rules: vec![RuleSpec::default()],
+    };
+    Arc::new(Resource::core(key(&format!("Route/{namespace}/HTTPRoute.{name}")), &spec, 0))
+}
+
 fn policy() -> Arc<Resource> {
     Arc::new(Resource::new(key("AuthorizationPolicy/shop/p"), Class::Guard, &serde_json::json!({}), Origin::default()))
 }
@@ -190,6 +202,40 @@ fn want_finds_by_address_host_and_key_with_what_is_needed_beside() {
         assert!(find(nothing.clone()).is_empty(), "{nothing:?}");
     }
     assert!(publisher.find(&node("Pod/shop/stranger"), &Subject::Host("x.shop".into())).is_empty());
+}
+
+#[test]
+fn want_tells_nobody_of_routes_that_do_not_hold_for_them() {
+    let publisher = publisher();
+    let resources = [
+        backend("x", "10.0.0.1"),
+        endpoints("x", 1),
+        attached("shop/producers", &["Backend/shop/x#80"]),
+        attached("shop/both", &["Backend/shop/x#80", "Listener/shop/public#http"]),
+        attached("stock/consumers", &["Backend/shop/x#80"]),
+        attached("shop/public", &["Listener/shop/public#http"]),
+    ];
+    publisher.publish(&publication(&resources, &[("Pod/shop/a", &[], &[]), ("Pod/stock/b", &[], &[]), ("Gateway/other/c", &[], &[])]));
+    let find =
+        |uid: &str, subject: Subject| -> Vec<String> { publisher.find(&node(uid), &subject).iter().map(ToString::to_string).collect() };
+    let (x, at) = (["Backend/shop/x#80", "Endpoints/shop/x#80"], "Route/shop/HTTPRoute.both Route/shop/HTTPRoute.producers");
+    let everybodys: Vec<&str> = x.into_iter().chain(at.split(' ')).collect();
+    let consumers = "Route/stock/HTTPRoute.consumers";
+    for subject in [Subject::Host("x.shop".into()), Subject::Key(key("Backend/shop/x#80"))] {
+        assert_eq!(find("Pod/shop/a", subject.clone()), everybodys);
+        assert_eq!(find("Gateway/other/c", subject.clone()), everybodys);
+        assert_eq!(find("Pod/stock/b", subject), [&everybodys[..], &[consumers]].concat());
+    }
+    for (uid, route, may) in [
+        ("Pod/shop/a", "Route/shop/HTTPRoute.public", false),
+        ("Pod/shop/a", consumers, false),
+        ("Pod/stock/b", consumers, true),
+        ("Gateway/other/c", "Route/shop/HTTPRoute.producers", true),
+    ] {
+        assert_eq!(find(uid, Subject::Key(key(route))).contains(&route.to_string()), may, "{uid} asks for {route}");
+    }
+    let view = subscribed(&publisher, "Pod/shop/a");
+    assert!(!view.borrow().offered.contains_key(&key("Route/shop/HTTPRoute.public")), "a listener's route is not even offered");
 }
 
 #[tokio::test]

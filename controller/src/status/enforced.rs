@@ -78,6 +78,9 @@ fn held(delivery: &Delivery) -> Condition {
     if delivery.lagging.is_empty() {
         return Condition::holds(ENFORCED, ENFORCED, "");
     }
+    if delivery.lagging.iter().any(|lag| matches!(lag.why, Why::Rejected(_))) {
+        return Condition::fails(ENFORCED, "Rejected", lag(&delivery.lagging));
+    }
     if delivery.connected == 0 && delivery.lagging.iter().all(|lag| lag.why == Why::Absent) {
         let message = format!("none of the {} proxies that must hold it is connected: {}", delivery.readers, lag(&delivery.lagging));
         return Condition { kind: ENFORCED, status: Truth::Unknown, reason: "Lagging", message };

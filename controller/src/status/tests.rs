@@ -3,6 +3,7 @@ use crate::publish::Why::{Absent, Pending, Rejected};
 use crate::translate::Reach;
 use crate::translate::status::{Condition, ListenerStatus, ParentStatus, Reference, Truth};
 use selvage_policy::{Target, TargetKind};
+use serde_json::{Value, json};
 
 /// What proxies said: the same of every Resource.
 struct Said {
@@ -133,7 +134,7 @@ fn a_guard_is_enforced_where_every_proxy_before_its_target_holds_it_and_nothing_
             reach(&both, &[], &[]),
             said(2, 2, &[("shop/orders-0", Pending), ("shop/orders-1", Rejected("unknown kind".into()))]),
             Truth::False,
-            "Lagging",
+            "Rejected",
             vec!["shop/orders-1 cannot use it: unknown kind; shop/orders-0"],
         ),
         (reach(&both, &[], &[]), said(2, 0, &[("a", Absent), ("b", Absent)]), Truth::Unknown, "Lagging", vec!["none of the 2"]),
@@ -200,9 +201,13 @@ fn two(generation: i64, programmed: Condition, enforced: Condition) -> BTreeMap<
     [(key("Gateway/shop/public"), gateway), (key("AuthorizationPolicy/shop/p"), guard)].into()
 }
 
+/// Objects without a status.
+fn nobody(_: &Key) -> Option<Value> {
+    None
+}
+
 /// What is said of the two.
-fn truths(said: &Option<BTreeMap<Key, Status>>) -> (Truth, Truth) {
-    let said = said.as_ref().expect("something is said");
+fn truths(said: &BTreeMap<Key, Status>) -> (Truth, Truth) {
     (said[&key("Gateway/shop/public")].conditions[0].status, said[&key("AuthorizationPolicy/shop/p")].parents[0].conditions[1].status)
 }
 
@@ -217,34 +222,65 @@ fn what_lags_for_a_moment_is_not_said() {
     let begin = std::time::Instant::now();
     let second = std::time::Duration::from_secs(1);
     let mut steady = Steady::default();
-    assert_eq!(truths(&steady.say(lagging(1), begin).0), bad, "it never held");
-    assert_eq!(truths(&steady.say(good(1), begin).0), fine);
-    let (said, again) = steady.say(lagging(1), begin + second);
+    assert_eq!(truths(&steady.say(lagging(1), begin, nobody).0), bad, "it never held");
+    assert_eq!(truths(&steady.say(good(1), begin, nobody).0), fine);
+    let (said, again) = steady.say(lagging(1), begin + second, nobody);
     assert_eq!((truths(&said), again), (fine, Some(begin + second + PATIENCE)));
-    assert_eq!(truths(&steady.say(lagging(1), begin + PATIENCE).0), fine);
-    let (said, again) = steady.say(lagging(1), begin + second + PATIENCE);
+    assert_eq!(truths(&steady.say(lagging(1), begin + PATIENCE, nobody).0), fine);
+    let (said, again) = steady.say(lagging(1), begin + second + PATIENCE, nobody);
     assert_eq!((truths(&said), again), (bad, None), "it has lagged for long enough");
     // A moment of health begins it anew.
-    assert_eq!(truths(&steady.say(good(1), begin + 20 * second).0), fine);
-    assert_eq!(truths(&steady.say(lagging(1), begin + 21 * second).0), fine);
-    assert_eq!(truths(&steady.say(good(1), begin + 22 * second).0), fine);
-    assert_eq!(truths(&steady.say(lagging(1), begin + 31 * second).0), fine);
-    // What is wrong, and what was edited, is said at once.
-    assert_eq!(truths(&steady.say(wrong(1), begin + 32 * second).0), bad);
-    assert_eq!(truths(&steady.say(good(1), begin + 33 * second).0), fine);
-    assert_eq!(truths(&steady.say(lagging(2), begin + 34 * second).0), bad, "it held of another generation");
+    assert_eq!(truths(&steady.say(good(1), begin + 20 * second, nobody).0), fine);
+    assert_eq!(truths(&steady.say(lagging(1), begin + 21 * second, nobody).0), fine);
+    assert_eq!(truths(&steady.say(good(1), begin + 22 * second, nobody).0), fine);
+    assert_eq!(truths(&steady.say(lagging(1), begin + 31 * second, nobody).0), fine);
+    // What is wrong, what a proxy cannot use, and what was edited, is said at once.
+    let rejected = two(1, Condition::holds("Programmed", "Programmed", ""), Condition::fails("Enforced", "Rejected", "x"));
+    assert_eq!(truths(&steady.say(rejected, begin + 31 * second, nobody).0), (Truth::True, Truth::False));
+    assert_eq!(truths(&steady.say(good(1), begin + 31 * second, nobody).0), fine);
+    assert_eq!(truths(&steady.say(wrong(1), begin + 32 * second, nobody).0), bad);
+    assert_eq!(truths(&steady.say(good(1), begin + 33 * second, nobody).0), fine);
+    assert_eq!(truths(&steady.say(lagging(2), begin + 34 * second, nobody).0), bad, "it held of another generation");
+}
+
+/// As the API server has it after a controller that ended.
+fn written(truth: &str) -> impl Fn(&Key) -> Option<Value> {
+    let condition = |kind: &str| json!({"type": kind, "status": truth, "reason": "x", "message": "x", "observedGeneration": 1});
+    let ancestor = |controller: &str, name: &str, conditions: Value| json!({"ancestorRef": {"group": "", "kind": "Service", "name": name}, "controllerName": controller, "conditions": conditions});
+    let gateway = json!({"conditions": [condition("Accepted"), condition("Programmed")]});
+    let guard = json!({"ancestors": [
+        ancestor("example.com/other", "orders", json!([])),
+        ancestor("selvage.dev/controller", "orders", json!([condition("Enforced")])),
+    ]});
+    move |key| Some(if key.kind == "Gateway" { gateway.clone() } else { guard.clone() })
 }
 
 #[test]
-fn before_proxies_had_time_to_come_nothing_is_said() {
-    let good = || two(1, Condition::holds("Programmed", "Programmed", ""), Condition::holds("Enforced", "Enforced", ""));
-    let lagging = || two(1, Condition::holds("Programmed", "Programmed", ""), Condition::fails("Enforced", "Lagging", "x"));
+fn what_was_said_before_a_controller_began_holds_until_proxies_had_time_to_come() {
+    let lagging =
+        |generation| two(generation, Condition::fails("Programmed", "Pending", "x"), Condition::fails("Enforced", "Lagging", "x"));
+    let rejected = || two(1, Condition::fails("Programmed", "Invalid", "x"), Condition::fails("Enforced", "Rejected", "x"));
+    let (fine, bad) = ((Truth::True, Truth::True), (Truth::False, Truth::False));
     let (begin, second) = (std::time::Instant::now(), std::time::Duration::from_secs(1));
-    let mut steady = Steady::default();
-    steady.begin(begin);
-    assert_eq!(steady.say(lagging(), begin + second), (None, Some(begin + GRACE)));
-    assert_eq!(truths(&steady.say(lagging(), begin + GRACE).0), (Truth::True, Truth::False));
-    steady.begin(begin);
-    assert_eq!(truths(&steady.say(good(), begin + second).0), (Truth::True, Truth::True), "all have come");
-    assert_eq!(truths(&steady.say(lagging(), begin + 2 * second).0), (Truth::True, Truth::True));
+    let begun = || {
+        let mut steady = Steady::default();
+        steady.begin(begin);
+        steady
+    };
+    let mut steady = begun();
+    let (said, again) = steady.say(lagging(1), begin + second, written("True"));
+    assert_eq!((truths(&said), again), (fine, Some(begin + GRACE)));
+    // A proxy that has just failed to connect waits, and takes its time then.
+    let (said, _) = steady.say(lagging(1), begin + GRACE - second, nobody);
+    assert_eq!(truths(&said), fine);
+    let (said, again) = steady.say(lagging(1), begin + GRACE, nobody);
+    assert_eq!((truths(&said), again), (bad, None));
+    for (what, next, before) in [
+        ("what was not said before", lagging(1), written("False")),
+        ("what was said of another generation", lagging(2), written("True")),
+        ("what does not only lag", rejected(), written("True")),
+    ] {
+        assert_eq!(truths(&begun().say(next, begin + second, before).0), bad, "{what} is said at once");
+    }
+    assert_eq!(truths(&begun().say(lagging(1), begin + second, nobody).0), bad, "nobody said anything");
 }

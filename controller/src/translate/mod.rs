@@ -9,6 +9,7 @@
 
 mod gateways;
 mod index;
+mod malformed;
 pub(crate) mod policies;
 mod reach;
 pub(crate) mod routes;
@@ -30,11 +31,12 @@ use index::Index;
 use selvage_config::{MeshSpec, Resource, VersionKey, keys};
 use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, SpiffeId, Target};
+use status::Truth;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The group of Gateway API.
-pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 /// What a GatewayClass of ours names.
 pub const CONTROLLER: &str = "selvage.dev/controller";
 
@@ -99,7 +101,8 @@ pub fn translate(world: &World, inputs: &Inputs<'_>) -> Translation {
     edges.say(&facts, &mut translation);
     workloads::translate(&facts, &mut translation);
     policies::translate(&facts, &mut translation);
-    malformed(world, &mut translation);
+    malformed::say(&facts, &edges, &mut translation);
+    unknown(world, &mut translation);
     views::translate(&facts, &mut translation);
     translation.identities.extend(facts.gateways.iter().map(|(name, identity)| (name.key("Gateway"), identity.clone())));
     translation.identities.extend(facts.workloads.iter().map(|(name, identity)| (name.key("Pod"), identity.clone())));
@@ -110,12 +113,22 @@ pub fn translate(world: &World, inputs: &Inputs<'_>) -> Translation {
     translation
 }
 
-/// An object that cannot be read is said to be so; where its kind has conditions at all, or in the controller's log.
-fn malformed(world: &World, translation: &mut Translation) {
-    for (key, malformed) in &world.malformed {
-        let sentences: Vec<String> = malformed.faults.iter().map(|fault| format!("{}: {}", fault.field, fault.problem)).collect();
-        let condition = Condition::fails("Accepted", "Invalid", sentences.join("; "));
-        translation.statuses.entry(key.clone()).or_default().conditions.push(condition);
+/// Where an object is accepted, it is said which of its fields are left out of account. Of those in rules of routes more is said: see
+/// `PartiallyInvalid`.
+fn unknown(world: &World, translation: &mut Translation) {
+    let routes = world.routes.iter().map(|(key, route)| (key.clone(), &route.meta));
+    let gateways = world.gateways.iter().map(|(name, object)| (name.key("Gateway"), &object.meta));
+    let sets = world.listener_sets.iter().map(|(name, object)| (name.key("ListenerSet"), &object.meta));
+    let classes = world.classes.iter().map(|(name, object)| (name.key("GatewayClass"), &object.meta));
+    for (key, meta) in routes.chain(gateways).chain(sets).chain(classes).filter(|(_, meta)| !meta.unknown.is_empty()) {
+        let fields: Vec<&str> =
+            meta.unknown.iter().map(String::as_str).filter(|path| crate::world::route::in_rule(path).is_none()).collect();
+        let Some(status) = translation.statuses.get_mut(&key).filter(|_| !fields.is_empty()) else { continue };
+        let own = status.conditions.iter_mut();
+        let accepted = own.chain(status.parents.iter_mut().flat_map(|parent| &mut parent.conditions));
+        for condition in accepted.filter(|one| one.kind == "Accepted" && one.status == Truth::True && one.message.is_empty()) {
+            condition.message = format!("left out of account, because this version does not know it: {}", fields.join(", "));
+        }
     }
 }
 

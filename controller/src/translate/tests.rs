@@ -1,6 +1,7 @@
 //! Small Worlds, and what they come to: what golden files (`controller/tests/golden`) do not say better.
 
 mod cluster;
+mod malformed;
 
 use super::*;
 use crate::admission::admit;
@@ -102,6 +103,17 @@ fn a_workload_is_guarded_by_every_service_that_maps_to_its_port() {
 }
 
 #[test]
+fn two_ports_of_a_service_that_fall_on_one_socket_are_not_both_bound() {
+    let both = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "both", "namespace": "shop"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"name": "low", "port": 80}, {"name": "high", "port": 10080}]}});
+    let translation = translated(&shop(&[both]));
+    let outbound = |port| translation.resources.contains_key(&keys::outbound("shop", "orders", "shop", "both", port));
+    assert!(outbound(80) && !outbound(10080));
+    let said: Vec<_> = translation.remarks.iter().filter(|remark| remark.starts_with("Service/shop/both: ")).collect();
+    assert!(said.len() == 1 && said[0].contains("port 10080 falls on port 80"), "{said:?}");
+}
+
+#[test]
 fn endpoints_say_who_has_a_sidecar() {
     let mut bare = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": "shop", "labels": {"app": "orders", "selvage.dev/inject": "disabled"}},
         "spec": {"containers": [{"name": "app", "command": ["x"], "ports": [{"name": "http", "containerPort": 8080}]}]}});
@@ -144,6 +156,25 @@ fn policies_go_to_the_proxies_that_enforce_them_and_to_no_others() {
 }
 
 #[test]
+fn a_guard_whose_section_is_not_there_is_told_as_one_that_no_proxy_can_use() {
+    let world = shop(&[policy(
+        "RateLimitPolicy",
+        "renamed",
+        "shop",
+        json!({"targetRefs": [{"kind": "Gateway", "name": "public", "sectionName": "https"}, {"kind": "Service", "name": "web"}],
+            "limits": [{"name": "l", "requests": 1, "per": "1s"}]}),
+    )]);
+    let translation = translated(&world);
+    let resource = |name: &str| &translation.resources[&Key::new("RateLimitPolicy", "shop", name)];
+    let refusing = resource("renamed#unattached");
+    let why = refusing.spec().expect_err("every proxy refuses").to_string();
+    assert!(why.contains("Gateway shop/public has no listener https"), "{why}");
+    assert_eq!((refusing.class, refusing.attachments.len()), (Class::Guard, 1));
+    assert!(view(&translation, "Gateway/shop/public").contains(&refusing.key));
+    assert!(resource("renamed").spec().is_ok(), "elsewhere it holds");
+}
+
+#[test]
 fn admission_names_the_field_that_does_not_compile() {
     for (spec, field) in [
         (
@@ -157,6 +188,21 @@ fn admission_names_the_field_that_does_not_compile() {
     ] {
         let faults = admit(&shop(&[policy("AuthorizationPolicy", "bad", "shop", spec)]));
         assert!(faults.iter().any(|fault| fault.object.contains("bad") && fault.field.contains(field)), "{field}: {faults:?}");
+    }
+}
+
+#[test]
+fn admission_refuses_routes_that_contradict_themselves() {
+    let (web, redirect) = (json!({"name": "web", "port": 80}), json!({"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}));
+    for (rules, field) in [
+        (json!([{"filters": [redirect], "backendRefs": [web]}]), "spec.rules[0].backendRefs"),
+        (json!([{"name": "one", "backendRefs": [web]}, {"name": "one", "backendRefs": [web]}]), "spec.rules[1].name"),
+        (json!([{"backendRefs": [web, {"name": "web"}]}]), "spec.rules[0].backendRefs[1].port"),
+        (json!([{"filters": [redirect]}, {"name": "one", "backendRefs": [web]}, {"backendRefs": [web]}]), ""),
+    ] {
+        let faults = admit(&shop(&[route("r", "shop", json!({"parentRefs": [{"name": "public"}], "rules": rules}))]));
+        let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, if field.is_empty() { vec![] } else { vec![field] }, "{rules}");
     }
 }
 

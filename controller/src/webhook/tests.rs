@@ -2,7 +2,7 @@ use super::*;
 use crate::ca::{Authority, Kept};
 use crate::publish::ServerCertificate;
 use crate::serve::{PATIENCE, serve};
-use crate::world::parse;
+use crate::world::{Unknown, parse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
@@ -25,7 +25,7 @@ fn settings() -> Settings {
 fn world(objects: &[Value]) -> World {
     let mut world = World::default();
     for object in objects {
-        let (_, parsed) = parse(object.clone()).expect("an object of the test");
+        let (_, parsed) = parse(object.clone(), Unknown::Refuse).expect("an object of the test");
         world.insert(parsed);
     }
     world

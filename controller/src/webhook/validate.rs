@@ -3,7 +3,7 @@
 use super::review::{Answer, Operation, Request};
 use crate::admission;
 use crate::settings::Settings;
-use crate::world::{self, Fault, MESH_CONFIG, Parsed, World};
+use crate::world::{self, Fault, MESH_CONFIG, Parsed, Unknown, World};
 use selvage_policy::Key;
 use selvage_policy::mesh::MeshConfigSpec;
 use serde_json::Value;
@@ -21,7 +21,7 @@ pub fn validate(request: &Request, world: &World, settings: &Settings) -> Answer
     if !writes || !whole || ending || (request.operation == Operation::Update && !edited) {
         return Answer::allowed();
     }
-    match world::parse(request.object.clone()) {
+    match world::parse(request.object.clone(), Unknown::Refuse) {
         Err(malformed) => Answer::refused(malformed.faults),
         Ok((key, Parsed::Policy(policy))) => {
             if let Err(faults) = &policy.spec.spec {

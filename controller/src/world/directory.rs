@@ -7,7 +7,7 @@
 //!
 //! Files end in `.yaml`, `.yml` or `.json`, may hold several documents, and are read in the order of their names. An object that is there twice is a fault.
 
-use super::{Addresses, Fault, Parsed, World, parse};
+use super::{Addresses, Fault, Parsed, Unknown, World, parse};
 use selvage_policy::Key;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -117,7 +117,7 @@ impl Reading {
     }
 
     fn document(&mut self, document: Value, file: &str, part: Part) {
-        let (key, parsed) = match parse(document) {
+        let (key, parsed) = match parse(document, Unknown::Refuse) {
             Ok(read) => read,
             Err(malformed) => {
                 self.faults.extend(malformed.faults.iter().cloned().map(|fault| fault.within(file)));

@@ -25,7 +25,8 @@ pub(super) fn synthesise(world: &mut World) {
             groups.entry(numbers).or_default().extend(endpoint(world, pod));
         }
         for (index, (numbers, endpoints)) in groups.into_iter().enumerate() {
-            let slice_name = if index == 0 { name.name.clone() } else { format!("{}-{}", name.name, index + 1) };
+            // With a dot, which no Service has in its name: `orders-2` may be another one.
+            let slice_name = if index == 0 { name.name.clone() } else { format!("{}.{}", name.name, index + 1) };
             made.push((Name::new(name.namespace.clone(), slice_name), slice(&name.name, ports, &numbers, endpoints)));
         }
     }

@@ -1,9 +1,11 @@
 //! One object: from JSON, as a file or the API server has it, to its type.
 
 use super::route::Route;
-use super::{Fault, Malformed, Meta, Object, Parsed, Pod, Policy, schema};
-use crate::crds::{GROUP, OwnKind, VERSION};
+use super::schema::{self, Unknown};
+use super::{Fault, Malformed, Meta, Object, Parsed, Pod, Policy};
+use crate::crds::{GROUP, KINDS, OwnKind, VERSION};
 use crate::gateway_api::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
+use crate::translate::GATEWAY_GROUP;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use selvage_policy::Key;
@@ -13,10 +15,24 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// Reads one object: its kind decides how. The error keeps the object's name, as far as it has one. `unknown`: what becomes of fields of
+/// Gateway API's that this version does not know.
+pub fn parse(value: Value, unknown: Unknown) -> Result<(Key, Parsed), Malformed> {
+    let (generation, raw) = (generation(&value), value.get("spec").cloned().unwrap_or_default());
+    read(value, unknown).map_err(|Unread { key, faults }| Malformed { key, faults, generation, raw })
+}
 
-/// Reads one object: its kind decides how. The error keeps the object's name, as far as it has one.
-pub fn parse(value: Value) -> Result<(Key, Parsed), Malformed> {
+/// What is wrong with an object.
+struct Unread {
+    key: Key,
+    faults: Vec<Fault>,
+}
+
+fn generation(value: &Value) -> i64 {
+    value.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default()
+}
+
+fn read(value: Value, unknown: Unknown) -> Result<(Key, Parsed), Unread> {
     let head = Head::read(&value)?;
     let (group, version) = head.api_version.rsplit_once('/').unwrap_or(("", &head.api_version));
     let kind = head.key.kind.clone();
@@ -38,7 +54,7 @@ pub fn parse(value: Value) -> Result<(Key, Parsed), Malformed> {
             Parsed::EndpointSlice(Box::new(Object { meta, spec }))
         }
         ("", "Secret") => Parsed::Secret(Box::new(Object { meta, spec: secret(&key, value)? })),
-        (GATEWAY_GROUP, known) if GATEWAY_SCHEMAS.contains_key(known) => gateway_api(&key, version, meta, value)?,
+        (GATEWAY_GROUP, known) if GATEWAY_SCHEMAS.contains_key(known) => gateway_api(&key, version, unknown, meta, value)?,
         (GROUP, known) => match OwnKind::of(known) {
             Some(own) => own_kind(own, &key, version, meta, value)?,
             None => return Err(fault(&key, "kind", format!("`{known}` is not a kind of {GROUP}"))),
@@ -55,7 +71,7 @@ struct Head {
 }
 
 impl Head {
-    fn read(value: &Value) -> Result<Self, Malformed> {
+    fn read(value: &Value) -> Result<Self, Unread> {
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string();
         let (api_version, kind) = (text("/apiVersion"), text("/kind"));
         let name = text("/metadata/name");
@@ -91,7 +107,8 @@ impl Head {
             namespace,
             name,
             created,
-            generation: value.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
+            generation: generation(value),
+            unknown: Vec::new(),
             labels: texts(&key, value, "labels")?,
             annotations: texts(&key, value, "annotations")?,
         };
@@ -99,7 +116,7 @@ impl Head {
     }
 }
 
-fn texts(key: &Key, value: &Value, field: &str) -> Result<BTreeMap<String, String>, Malformed> {
+fn texts(key: &Key, value: &Value, field: &str) -> Result<BTreeMap<String, String>, Unread> {
     match value.pointer(&format!("/metadata/{field}")) {
         None | Some(Value::Null) => Ok(BTreeMap::new()),
         Some(map) => serde_path_to_error::deserialize(map)
@@ -107,7 +124,8 @@ fn texts(key: &Key, value: &Value, field: &str) -> Result<BTreeMap<String, Strin
     }
 }
 
-fn is_dns_name(text: &str) -> bool {
+/// Whether a text is what names of Kubernetes objects are made of: no path leads out of a folder by it.
+pub fn is_dns_name(text: &str) -> bool {
     let edge = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = text.as_bytes();
     bytes.len() <= 253
@@ -123,21 +141,21 @@ pub(super) fn namespace_meta(name: &str, meta: Meta) -> Meta {
     Meta { name: name.into(), labels, uid: if meta.uid.is_empty() { format!("Namespace/{name}") } else { meta.uid }, ..meta }
 }
 
-fn fault(key: &Key, field: &str, problem: String) -> Malformed {
-    Malformed { key: key.clone(), faults: vec![Fault::of(key, field, problem)] }
+fn fault(key: &Key, field: &str, problem: String) -> Unread {
+    Unread { key: key.clone(), faults: vec![Fault::of(key, field, problem)] }
 }
 
-fn whole<T: DeserializeOwned>(key: &Key, value: Value) -> Result<T, Malformed> {
+fn whole<T: DeserializeOwned>(key: &Key, value: Value) -> Result<T, Unread> {
     serde_path_to_error::deserialize(value).map_err(|error| fault(key, &error.path().to_string(), error.inner().to_string()))
 }
 
-fn part<T: DeserializeOwned>(key: &Key, value: &Value, field: &str) -> Result<T, Malformed> {
+fn part<T: DeserializeOwned>(key: &Key, value: &Value, field: &str) -> Result<T, Unread> {
     let inner = value.get(field).ok_or_else(|| fault(key, field, "is required".into()))?;
     serde_path_to_error::deserialize(inner).map_err(|error| fault(key, &format!("{field}.{}", error.path()), error.inner().to_string()))
 }
 
 /// `stringData` becomes `data`, as the API server does it. Messages never show a value.
-fn secret(key: &Key, value: Value) -> Result<Secret, Malformed> {
+fn secret(key: &Key, value: Value) -> Result<Secret, Unread> {
     let mut secret: Secret = serde_path_to_error::deserialize(value)
         .map_err(|error| fault(key, &error.path().to_string(), "is not what a Secret has there (its value is not shown)".into()))?;
     let plain = secret.string_data.take().unwrap_or_default();
@@ -146,7 +164,7 @@ fn secret(key: &Key, value: Value) -> Result<Secret, Malformed> {
     Ok(secret)
 }
 
-fn check_service(key: &Key, spec: &k8s_openapi::api::core::v1::ServiceSpec) -> Result<(), Malformed> {
+fn check_service(key: &Key, spec: &k8s_openapi::api::core::v1::ServiceSpec) -> Result<(), Unread> {
     let ports = spec.ports.as_deref().unwrap_or_default();
     let mut faults = Vec::new();
     for (index, port) in ports.iter().enumerate() {
@@ -161,7 +179,7 @@ fn check_service(key: &Key, spec: &k8s_openapi::api::core::v1::ServiceSpec) -> R
             faults.push(Fault::of(key, format!("spec.ports[{index}].name"), "is required where a Service has several ports"));
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(Malformed { key: key.clone(), faults }) }
+    if faults.is_empty() { Ok(()) } else { Err(Unread { key: key.clone(), faults }) }
 }
 
 macro_rules! gateway_schemas {
@@ -185,6 +203,9 @@ gateway_schemas! {
     "ReferenceGrant" => "referencegrants",
 }
 
+/// The schemas of our own kinds.
+static OWN_SCHEMAS: LazyLock<BTreeMap<&'static str, Value>> = LazyLock::new(|| KINDS.iter().map(|own| (own.kind, own.schema())).collect());
+
 /// Versions of Gateway API kinds that have the schema of `v1` (the API server converts them).
 fn version_of(kind: &str) -> &'static [&'static str] {
     match kind {
@@ -193,20 +214,29 @@ fn version_of(kind: &str) -> &'static [&'static str] {
     }
 }
 
-fn gateway_api(key: &Key, version: &str, meta: Meta, mut value: Value) -> Result<Parsed, Malformed> {
+fn gateway_api(key: &Key, version: &str, unknown: Unknown, mut meta: Meta, mut value: Value) -> Result<Parsed, Unread> {
     let kind = key.kind.as_str();
     if !version_of(kind).contains(&version) {
         return Err(fault(key, "apiVersion", format!("`{GATEWAY_GROUP}/{version}` is not served: write {GATEWAY_GROUP}/v1")));
     }
     let schema = &GATEWAY_SCHEMAS[kind];
     schema::fill_defaults(schema, &mut value);
-    let faults = schema::check(key, schema, &value);
-    if !faults.is_empty() {
-        return Err(Malformed { key: key.clone(), faults });
+    // What is not known of a grant might narrow it.
+    let unknown = if kind == "ReferenceGrant" { Unknown::Refuse } else { unknown };
+    let found = schema::check(key, schema, &value, unknown);
+    if !found.faults.is_empty() {
+        return Err(Unread { key: key.clone(), faults: found.faults });
     }
+    if !found.unknown.is_empty() {
+        tracing::warn!(object = %key, fields = found.unknown.join(", "), "an object has fields that this version does not know");
+    }
+    meta.unknown = found.unknown;
     let convert = |error: serde_json::Error| fault(key, "spec", error.to_string());
     let route = |route: Result<Route, serde_json::Error>| {
-        route.map_err(convert).map(|spec| Parsed::Route(Box::new(Object { meta: meta.clone(), spec })))
+        route.map_err(convert).map(|mut spec| {
+            spec.leave_out(&meta.unknown);
+            Parsed::Route(Box::new(Object { meta: meta.clone(), spec }))
+        })
     };
     Ok(match kind {
         "GatewayClass" => Parsed::GatewayClass(Object { spec: part(key, &value, "spec")?, meta }),
@@ -221,19 +251,20 @@ fn gateway_api(key: &Key, version: &str, meta: Meta, mut value: Value) -> Result
     })
 }
 
-fn own_kind(own: &OwnKind, key: &Key, version: &str, meta: Meta, mut value: Value) -> Result<Parsed, Malformed> {
+fn own_kind(own: &OwnKind, key: &Key, version: &str, meta: Meta, mut value: Value) -> Result<Parsed, Unread> {
     if version != VERSION {
         return Err(fault(key, "apiVersion", format!("`{GROUP}/{version}` is not served: write {GROUP}/{VERSION}")));
     }
-    let schema = own.schema();
-    schema::fill_defaults(&schema, &mut value);
-    let mut faults = schema::check(key, &schema, &value);
+    let schema = &OWN_SCHEMAS[own.kind];
+    schema::fill_defaults(schema, &mut value);
+    // Ours are versioned with the controller: what it does not know may be the half of a guard.
+    let mut faults = schema::check(key, schema, &value, Unknown::Refuse).faults;
     let raw = value.get("spec").cloned().unwrap_or(Value::Null);
     let Ok(kind) = own.kind.parse::<PolicyKind>() else {
         return if faults.is_empty() {
             Ok(Parsed::MeshConfig(Object { meta, spec: part(key, &value, "spec")? }))
         } else {
-            Err(Malformed { key: key.clone(), faults })
+            Err(Unread { key: key.clone(), faults })
         };
     };
     let targeted = |field: &str| raw.get(field).and_then(Value::as_array).is_some_and(|items| !items.is_empty());

@@ -20,8 +20,9 @@ mod tests;
 
 pub use addresses::Addresses;
 pub(crate) use kinds::of_invalid;
-pub use kinds::parse;
+pub use kinds::{is_dns_name, parse};
 pub use pod::Pod;
+pub use schema::Unknown;
 
 use crate::gateway_api::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceSpec};
@@ -78,6 +79,8 @@ pub struct Meta {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Fields of Gateway API's that this version does not know, by path: a newer CRD has them. They are left out of account.
+    pub unknown: Vec<String>,
 }
 
 impl Meta {
@@ -122,6 +125,10 @@ pub struct Malformed {
     pub key: Key,
     /// What is wrong with it.
     pub faults: Vec<Fault>,
+    /// `metadata.generation` of what could not be read.
+    pub generation: i64,
+    /// What stands in its `spec`, whatever that is: so that it can be told whose it is.
+    pub raw: serde_json::Value,
 }
 
 /// One thing that is wrong with one object.
@@ -244,14 +251,17 @@ impl World {
         }
     }
 
-    /// Takes in an object from the API server or a file: checked, or kept as malformed.
+    /// Takes in an object from the API server or a file: checked, or kept as malformed, and then what was there before of it stays.
     pub fn insert_json(&mut self, value: serde_json::Value) {
-        match parse(value) {
+        let unknown = if self.in_cluster() { Unknown::Note } else { Unknown::Refuse };
+        match parse(value, unknown) {
             Ok((key, object)) => {
                 self.malformed.remove(&key);
                 self.insert(object);
             }
             Err(malformed) => {
+                let faults: Vec<String> = malformed.faults.iter().map(ToString::to_string).collect();
+                tracing::warn!(object = %malformed.key, faults = faults.join("; "), "an object cannot be used as it is written");
                 self.malformed.insert(malformed.key.clone(), malformed);
             }
         }

@@ -67,7 +67,7 @@ pub struct Rule {
     /// Retries (HTTPRoute).
     pub retry: Option<Retry>,
     /// Fields that somebody wrote and nothing here serves.
-    pub unserved: Vec<&'static str>,
+    pub unserved: Vec<String>,
 }
 
 /// What a rule matches.
@@ -79,6 +79,23 @@ pub enum Matches {
     Grpc(Vec<GrpcMatch>),
     /// TLSRoute, TCPRoute
     All,
+}
+
+impl Route {
+    /// Rules with fields that are not known (paths of the object) cannot be served as they are written.
+    pub(super) fn leave_out(&mut self, unknown: &[String]) {
+        for (index, field) in unknown.iter().filter_map(|path| in_rule(path)) {
+            if let Some(rule) = self.rules.get_mut(index) {
+                rule.unserved.push(field.to_string());
+            }
+        }
+    }
+}
+
+/// The rule that a path of a route's leads into, and the rest of the path.
+pub(crate) fn in_rule(path: &str) -> Option<(usize, &str)> {
+    let (index, field) = path.strip_prefix("spec.rules[")?.split_once("].")?;
+    Some((index.parse().ok()?, field))
 }
 
 /// A type of one place as the type of another with the same fields.
@@ -97,7 +114,7 @@ impl TryFrom<HttpRouteSpec> for Route {
             backends: rule.backend_refs.unwrap_or_default(),
             timeouts: rule.timeouts,
             retry: rule.retry,
-            unserved: rule.session_persistence.iter().map(|_| "sessionPersistence").collect(),
+            unserved: rule.session_persistence.iter().map(|_| "sessionPersistence".to_string()).collect(),
         };
         Ok(Self {
             kind: RouteKind::Http,
@@ -120,7 +137,7 @@ impl TryFrom<GrpcRouteSpec> for Route {
                 backends: same(&rule.backend_refs.unwrap_or_default())?,
                 timeouts: None,
                 retry: None,
-                unserved: rule.session_persistence.iter().map(|_| "sessionPersistence").collect(),
+                unserved: rule.session_persistence.iter().map(|_| "sessionPersistence".to_string()).collect(),
             })
         };
         Ok(Self {

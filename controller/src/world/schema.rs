@@ -1,11 +1,16 @@
 //! Defaults and checks of an object by the structural schema of its CRD: what the API server does, done to files.
 //!
-//! Understood: types, required fields, unknown fields, enums, patterns, bounds of texts, lists, maps and numbers, defaults, and the CEL
-//! rules that need no older object. Sources: Kubernetes "Extend the API with CustomResourceDefinitions", OpenAPI v3.
+//! Understood: types, required fields, unknown fields, enums, patterns, bounds of texts, lists, maps and numbers, and defaults. Not understood: CEL
+//! rules (`x-kubernetes-validations`). Those of our own kinds are checked again where a policy is compiled; of Gateway API's, what would be
+//! served otherwise than written is refused by [`crate::admission`]. Sources: Kubernetes "Extend the API with CustomResourceDefinitions",
+//! OpenAPI v3.
 
 use super::Fault;
+use parking_lot::Mutex;
 use selvage_policy::Key;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 /// Fills in defaults, in place.
 pub fn fill_defaults(schema: &Value, value: &mut Value) {
@@ -34,11 +39,29 @@ pub fn fill_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
-/// Everything about `value` that `schema` does not allow.
-pub fn check(key: &Key, schema: &Value, value: &Value) -> Vec<Fault> {
-    let mut checker = Checker { key, faults: Vec::new() };
+/// What becomes of fields that a schema does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// They are faults: files say what this version reads, or are refused.
+    Refuse,
+    /// They are noted: the API server has checked the object, by a CRD that may be newer than this version.
+    Note,
+}
+
+/// What was found out about an object.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What the schema does not allow.
+    pub faults: Vec<Fault>,
+    /// Paths of fields that it does not know, where they are only noted.
+    pub unknown: Vec<String>,
+}
+
+/// Everything about `value` that `schema` does not allow, or does not know.
+pub fn check(key: &Key, schema: &Value, value: &Value, unknown: Unknown) -> Found {
+    let mut checker = Checker { key, unknown, found: Found::default() };
     checker.visit(schema, value, "");
-    checker.faults
+    checker.found
 }
 
 /// Faults of one object that are reported; more would not be read.
@@ -46,13 +69,14 @@ const MOST_FAULTS: usize = 32;
 
 struct Checker<'a> {
     key: &'a Key,
-    faults: Vec<Fault>,
+    unknown: Unknown,
+    found: Found,
 }
 
 impl Checker<'_> {
     fn fault(&mut self, path: &str, problem: String) {
-        if self.faults.len() < MOST_FAULTS {
-            self.faults.push(Fault::of(self.key, path, problem));
+        if self.found.faults.len() < MOST_FAULTS {
+            self.found.faults.push(Fault::of(self.key, path, problem));
         }
     }
 
@@ -106,6 +130,7 @@ impl Checker<'_> {
             match (properties.and_then(|properties| properties.get(name)), others) {
                 (Some(property), _) | (None, Some(property)) => self.visit(property, value, &at),
                 (None, None) if open => {}
+                (None, None) if self.unknown == Unknown::Note => self.found.unknown.push(at),
                 (None, None) => {
                     let known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
                     self.fault(&at, format!("is not a field: known are {}", known.join(", ")));
@@ -145,7 +170,7 @@ impl Checker<'_> {
         self.count(schema, text.chars().count(), path, "minLength", "maxLength", "characters");
         if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
             // Patterns of CRDs are RE2, which the regex crate reads; one it does not read checks nothing, as in a cluster the API server will.
-            if regex::Regex::new(pattern).is_ok_and(|pattern| !pattern.is_match(text)) {
+            if compiled(pattern).is_some_and(|pattern| !pattern.is_match(text)) {
                 self.fault(path, format!("`{text}` does not match {pattern}"));
             }
         }
@@ -173,6 +198,18 @@ impl Checker<'_> {
             self.fault(path, format!("has {count} {what}; at most {most} are allowed"));
         }
     }
+}
+
+/// Patterns of the schemas, compiled once. There are as many as schemas have.
+fn compiled(pattern: &str) -> Option<regex::Regex> {
+    static COMPILED: LazyLock<Mutex<HashMap<String, Option<regex::Regex>>>> = LazyLock::new(Mutex::default);
+    let mut compiled = COMPILED.lock();
+    if let Some(known) = compiled.get(pattern) {
+        return known.clone();
+    }
+    let new = regex::Regex::new(pattern).ok();
+    compiled.insert(pattern.into(), new.clone());
+    new
 }
 
 fn join(path: &str, name: &str) -> String {

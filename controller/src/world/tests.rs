@@ -47,6 +47,21 @@ fn endpoints_of_local_pods_follow_from_selectors() {
 }
 
 #[test]
+fn slices_of_one_service_never_have_the_name_of_another() {
+    let other = POD.replace("{ name: a, namespace", "{ name: b, namespace").replace("containerPort: 8080", "containerPort: 9090");
+    let neighbour = SERVICE.replace("name: a, namespace", "name: a-2, namespace");
+    let reading = reading(&[("app/a.yaml", SERVICE), ("app/n.yaml", &neighbour), ("local/a.yaml", POD), ("local/b.yaml", &other)]);
+    assert_eq!(messages(&reading), Vec::<String>::new());
+    let of = |service: &str| -> Vec<String> {
+        let own = |slice: &&std::sync::Arc<Object<k8s_openapi::api::discovery::v1::EndpointSlice>>| {
+            slice.meta.labels.get(endpoints::SERVICE_NAME).is_some_and(|name| name == service)
+        };
+        reading.world.slices.values().filter(own).map(|slice| slice.meta.name.clone()).collect()
+    };
+    assert_eq!((of("a"), of("a-2")), (vec!["a".into(), "a.2".into()], vec!["a-2".into(), "a-2.2".into()]));
+}
+
+#[test]
 fn namespaces_that_are_only_mentioned_exist() {
     let reading = reading(&[("app/a.yaml", SERVICE)]);
     assert_eq!(reading.world.namespace_labels("shop")["kubernetes.io/metadata.name"], "shop");

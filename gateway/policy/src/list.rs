@@ -14,7 +14,7 @@ use crate::rate_limit::{self, RateLimitPolicySpec};
 use crate::reason::Reason;
 use crate::target::{self, Envelope, Inheritance, Target};
 use crate::traffic::{self, TrafficPolicySpec};
-use crate::verdict::{BodyNeed, Call, Denial};
+use crate::verdict::{Call, Denial};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -234,6 +234,20 @@ pub struct Decision {
     pub steps: Vec<Step>,
 }
 
+impl Decision {
+    /// Takes over what other guards of the same request said, later on its way through this proxy. Returns their refusal.
+    pub fn join(&mut self, mut later: Self) -> Option<Denial> {
+        self.fields.append(&mut later.fields);
+        self.counted.append(&mut later.counted);
+        self.steps.append(&mut later.steps);
+        self.allowed_by = later.allowed_by.or(self.allowed_by.take());
+        // A policy that was asked at several points reports once.
+        later.audited.retain(|denial| !self.audited.contains(denial));
+        self.audited.append(&mut later.audited);
+        later.denial
+    }
+}
+
 /// What one policy said.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -391,10 +405,5 @@ impl GuardSet {
     /// Whether there is nothing to run.
     pub fn is_empty(&self) -> bool {
         self.levels.is_empty() && self.posture.is_none()
-    }
-
-    /// How much of the body the guards need.
-    pub fn body_need(&self) -> BodyNeed {
-        BodyNeed::None
     }
 }

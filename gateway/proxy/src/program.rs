@@ -185,8 +185,7 @@ async fn serve(program: Program, options: &Run, probes: Probes) -> Result<(), St
             running.end(drain).await
         } => cut,
         () = told() => {
-            tracing::warn!("told to end again: ending at once");
-            return Ok(());
+            return Err("told to end again: what was under way is cut off".into());
         }
     };
     tracing::info!(cut, "the proxy has ended");

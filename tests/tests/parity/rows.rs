@@ -1,6 +1,7 @@
 //! The table: policies, and what becomes of requests under them.
 
 mod callers;
+mod connections;
 mod policies;
 mod requests;
 
@@ -151,6 +152,11 @@ impl Row {
         self.grpc = false;
         self
     }
+}
+
+/// Every row for opaque connections.
+pub fn opaque() -> Vec<Row> {
+    connections::opaque()
 }
 
 const PASS: Want = Want::Pass;

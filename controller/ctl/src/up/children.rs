@@ -166,15 +166,15 @@ async fn keep_running(name: String, spec: ProcessSpec, launcher: Option<PathBuf>
                         task.abort();
                     }
                 }
+                if begun.elapsed() > HEALTHY {
+                    wait = BACKOFF.0;
+                }
                 match ended {
                     None => return,
                     Some(Ok(status)) => say.line(&name, &format!("ended ({status}); it is started again in {} ms", wait.as_millis())),
                     Some(Err(error)) => say.line(&name, &format!("was lost: {error}")),
                 }
             }
-        }
-        if begun.elapsed() > HEALTHY {
-            wait = BACKOFF.0;
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(BACKOFF.1),

@@ -28,14 +28,15 @@ use proxies::Proxies;
 use publishing::Publishing;
 use say::{Say, Tone};
 use selvage_controller::publish::Publication;
-use selvage_controller::world::Addresses;
 use selvage_controller::world::addresses::OCTETS;
+use selvage_controller::world::{Addresses, Fault, MESH_CONFIG, Name};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use watch::Watch;
 
 /// How long everything may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,6 +69,8 @@ pub async fn run(options: &cli::Up) -> Result<ExitCode> {
     let place = Place::open(&options.dir)?;
     place.prepare()?;
     let _lock = lock(&place)?;
+    // Before anything is read: an edit during the start is an edit.
+    let watch = Watch::start(&place.dir).context("edits cannot be followed")?;
     say.tell(Tone::Plain, &format!("Selvage {} runs {}", env!("CARGO_PKG_VERSION"), options.dir.display()));
 
     let (wire, addresses) = claim(place.addresses()?).await?;
@@ -112,7 +115,7 @@ pub async fn run(options: &cli::Up) -> Result<ExitCode> {
         () = signals.end() => Ok(false),
     };
     let outcome = match started {
-        Ok(true) => up.serve(&read, options, &mut signals).await,
+        Ok(true) => up.serve(&read, options, watch, &mut signals).await,
         Ok(false) => Ok(()),
         Err(error) => Err(error),
     };
@@ -148,8 +151,7 @@ impl Up {
     }
 
     /// Follows edits until told to end.
-    async fn serve(&mut self, read: &Read, options: &cli::Up, signals: &mut Signals) -> Result<()> {
-        let mut watch = watch::Watch::start(&self.place.dir, &self.place.state).context("edits cannot be followed")?;
+    async fn serve(&mut self, read: &Read, options: &cli::Up, mut watch: Watch, signals: &mut Signals) -> Result<()> {
         self.complain(read);
         summary::keep(read, &self.place, self.publishing.status())?;
         self.say.tell(Tone::Plain, &summary::text(read, &self.place, &options.dir));
@@ -159,7 +161,10 @@ impl Up {
                 said = signals.next() => said,
             };
             match said {
-                Said::Edited => self.reload().await,
+                Said::Edited => tokio::select! {
+                    () = self.reload() => {}
+                    () = signals.end() => return Ok(()),
+                },
                 Said::Restart => {
                     self.publishing.restart(&self.publication).await?;
                     self.say.tell(Tone::Done, "the publisher was restarted; proxies served on");
@@ -176,16 +181,16 @@ impl Up {
             Ok(read) => read,
             Err(error) => return self.say.tell(Tone::Warning, &format!("edit refused, what worked stays: {error:#}")),
         };
-        if !read.faults.is_empty() {
+        let faults: Vec<Fault> = read.faults.iter().cloned().chain(self.trust_domain(&read)).collect();
+        if !faults.is_empty() {
             self.say.tell(Tone::Warning, "edit refused, what worked stays:");
-            read.faults.iter().for_each(|fault| self.say.tell(Tone::Warning, &format!("  {fault}")));
+            faults.iter().for_each(|fault| self.say.tell(Tone::Warning, &format!("  {fault}")));
             return;
         }
         let publication = Publication::from(&read.translation);
         let (specs, unrunnable) = processes::processes(&read.world, &self.place.dir);
         unrunnable.iter().for_each(|problem| self.say.tell(Tone::Warning, &problem.to_string()));
         let changed = changes(&self.publication, &publication);
-        let grown = publication.shares.keys().ne(self.publication.shares.keys());
         self.publication = publication;
         if let Some(addresses) = &read.world.addresses
             && *addresses != self.addresses
@@ -200,7 +205,7 @@ impl Up {
             self.say.tell(Tone::Warning, &format!("{error:#}"));
         }
         self.children.run(specs).await;
-        if grown && let Err(error) = summary::keep(&read, &self.place, self.publishing.status()) {
+        if let Err(error) = summary::keep(&read, &self.place, self.publishing.status()) {
             self.say.tell(Tone::Warning, &format!("{error:#}"));
         }
         if changed == 0 {
@@ -214,6 +219,20 @@ impl Up {
             lagging => self.say.tell(Tone::Warning, &format!("edit published, but not in force everywhere: {}", lagging.join(", "))),
         }
         self.complain(&read);
+    }
+
+    /// The trust domain cannot be changed: every certificate has it.
+    fn trust_domain(&self, read: &Read) -> Option<Fault> {
+        let (present, wanted) = (self.publishing.trust_domain(), read.world.mesh().trust_domain);
+        (wanted != *present).then(|| {
+            let problem = format!("`{wanted}` is not `{present}`, which every certificate has: it cannot be changed; set it back");
+            let key = Name::new("", MESH_CONFIG).key("MeshConfig");
+            let fault = Fault::of(&key, "spec.trustDomain", problem);
+            match read.files.get(&key) {
+                Some(file) => fault.within(file),
+                None => fault,
+            }
+        })
     }
 
     /// Says what is not programmed or not enforced, once.
@@ -300,9 +319,12 @@ impl Signals {
         })
     }
 
-    /// Ctrl-C or SIGTERM.
+    /// Ctrl-C or SIGTERM; a SIGUSR1 that comes meanwhile is not lost.
     async fn end(&mut self) {
-        while self.next().await != Said::End {}
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 
     async fn next(&mut self) -> Said {

@@ -31,16 +31,15 @@ pub fn processes(world: &World, directory: &Path) -> (BTreeMap<String, ProcessSp
         shared.insert("POD_IP".into(), own.to_string());
         for (index, container) in pod.spec.spec.containers.iter().enumerate() {
             let mut environment: BTreeMap<String, String> = shared.clone();
-            let known = |own: &BTreeMap<String, String>| {
-                services.iter().chain(own).map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>()
-            };
             for variable in container.env.iter().flatten() {
                 // References to ConfigMaps and Secrets are not followed on a laptop.
-                let value = expand(variable.value.as_deref().unwrap_or_default(), &known(&environment));
+                let value =
+                    expand(variable.value.as_deref().unwrap_or_default(), |name| environment.get(name).or_else(|| services.get(name)));
                 environment.insert(variable.name.clone(), value);
             }
             let words = container.command.iter().flatten().chain(container.args.iter().flatten());
-            let command: Vec<String> = words.map(|word| expand(word, &known(&environment))).collect();
+            let command: Vec<String> =
+                words.map(|word| expand(word, |name| environment.get(name).or_else(|| services.get(name)))).collect();
             if container.command.as_ref().is_none_or(Vec::is_empty) {
                 let problem =
                     "command: is required, because a laptop runs processes and no images: write the program and its arguments".into();

@@ -7,8 +7,8 @@ use crate::read::{Place, Read};
 use anyhow::{Context, Result};
 use futures::future::join_all;
 use selvage_config::last_good::LastGood;
-use selvage_gateway::{Feed, Running};
 use selvage_policy::Key;
+use selvage_proxy::running::{Feed, Running};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,13 +39,15 @@ impl Proxies {
 
     /// Makes exactly the proxies run that a directory has views for.
     pub async fn run(&mut self, read: &Read, publishing: &Publishing) -> Result<()> {
-        let gone: Vec<Key> = self.running.keys().filter(|proxy| !read.translation.views.contains_key(*proxy)).cloned().collect();
-        for proxy in gone {
-            if let Some(running) = self.running.remove(&proxy) {
-                running.end(REMOVED).await;
-                self.say.tell(Tone::Done, &format!("{proxy} has ended"));
-            }
-        }
+        let gone = self.running.extract_if(.., |proxy, _| !read.translation.views.contains_key(proxy));
+        let gone: Vec<(Key, Running)> = gone.collect();
+        let say = &self.say;
+        let ending = gone.into_iter().map(|(proxy, running)| async move {
+            running.end(REMOVED).await;
+            publishing.forget(&proxy);
+            say.tell(Tone::Done, &format!("{proxy} has ended"));
+        });
+        join_all(ending).await;
         for proxy in read.translation.views.keys() {
             if !self.running.contains_key(proxy) {
                 let running = self.start(proxy, read, publishing).await.with_context(|| format!("the proxy of {proxy} does not start"))?;
@@ -61,12 +63,7 @@ impl Proxies {
         let last_good = LastGood::new(folder.clone(), folder.join("secrets"));
         let feed = Feed::Wire { options: Box::new(publishing.options(proxy)), last_good: Some(last_good) };
         let name = format!("{}/{}", proxy.namespace, proxy.name);
-        // Each role is composed by its own crate, as its program is.
-        let running = match proxy.kind.as_str() {
-            "Gateway" => selvage_gateway::start(&name, address, self.threads, &self.access_log, feed).await,
-            _ => selvage_mesh_agent::start(&name, address, self.threads, &self.access_log, feed).await,
-        };
-        Ok(running?)
+        Ok(Running::on(address, &name, self.threads, &self.access_log, feed).await?)
     }
 
     /// Waits until every proxy can serve all it is for; what is missing otherwise.

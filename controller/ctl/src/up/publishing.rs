@@ -54,6 +54,16 @@ impl Publishing {
         Ok(new)
     }
 
+    /// The trust domain of every certificate.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// Ends the tokens of proxies that are no more.
+    pub fn forget(&self, proxy: &Key) {
+        self.tokens.end(proxy);
+    }
+
     /// Where `selvage status` reads.
     pub fn status(&self) -> SocketAddr {
         SocketAddr::new(self.address.ip(), STATUS_PORT)
@@ -152,6 +162,8 @@ impl Publishing {
         for task in &mut serving.tasks {
             if tokio::time::timeout(FAREWELL, &mut *task).await.is_err() {
                 task.abort();
+                // Its sockets are closed when it has ended, and not before.
+                let _ = task.await;
             }
         }
     }

@@ -3,6 +3,7 @@
 //! The file has blocks of a line `# what it shows` and lines of commands, with blank lines between them. `$(NAME)` stands for:
 //! `GATEWAY_<NAME>`, the address of a Gateway (upper-case, `-` as `_`); `DIR`, the directory; `SELVAGE`, this program.
 
+use crate::expand::expand;
 use std::collections::BTreeMap;
 
 /// One suggestion.
@@ -24,13 +25,13 @@ pub fn parse(text: &str, variables: &BTreeMap<String, String>) -> Vec<Suggestion
             None => {
                 if let Some(last) = found.last_mut() {
                     let gap = if last.command.is_empty() { "" } else { "\n" };
-                    last.command = format!("{}{gap}{}", last.command, crate::expand::expand(line, variables));
+                    last.command = format!("{}{gap}{}", last.command, expand(line, |name| variables.get(name)));
                 }
             }
         }
     }
     for suggestion in &mut found {
-        suggestion.title = crate::expand::expand(&suggestion.title, variables);
+        suggestion.title = expand(&suggestion.title, |name| variables.get(name));
     }
     found
 }

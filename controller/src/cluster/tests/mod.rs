@@ -2,6 +2,7 @@
 
 mod api;
 mod authority;
+mod gateway_api;
 mod issuer;
 mod lease;
 mod statuses;

@@ -92,7 +92,7 @@ async fn a_proxy_gets_what_its_pod_may_have_and_nobody_else_gets_anything() {
     controller.ready().await;
     until("the roots are there", || api.object("/api/v1/configmaps", "shop", "selvage-roots").is_some()).await;
     let proxy = Connected::new(&controller, &bound);
-    until("it has its configuration", || proxy.has("Mesh/default") && proxy.has("Listener/shop/orders-0#in-8080")).await;
+    until("it has its configuration", || proxy.has("Mesh/default") && proxy.has("Listener/shop/orders-0#in:8080")).await;
     assert!(!proxy.has("Listener/shop/public#http"), "it has the Gateway's");
     // A change reaches it.
     let meta = json!({ "namespace": "shop", "name": "stock" });
@@ -105,7 +105,7 @@ async fn a_proxy_gets_what_its_pod_may_have_and_nobody_else_gets_anything() {
     until("the unbound token is refused", || unbound.error().contains("not valid")).await;
     until("the early one is told to come back", || early.error().contains("come back")).await;
     api.put("/api/v1/pods", sidecar("orders-1"));
-    until("the early one is served when its Pod is known", || early.has("Listener/shop/orders-1#in-8080")).await;
+    until("the early one is served when its Pod is known", || early.has("Listener/shop/orders-1#in:8080")).await;
     for refused in [&stranger, &unbound] {
         assert!(refused.taken.0.lock().is_empty());
     }

@@ -13,7 +13,7 @@ pub(super) fn lost(drafts: &BTreeMap<&Key, Draft<'_>>) -> Vec<(Key, Target, Prob
     for draft in drafts.values() {
         let Ok(Some(policy)) = &draft.compiled else { continue };
         if matches!(policy.body, Body::Traffic(_)) {
-            for target in draft.aimed.iter().filter_map(|(_, attached)| attached.as_ref().ok()) {
+            for target in draft.aimed.iter().filter_map(|aimed| aimed.place.target()) {
                 attachments.attach(target.clone(), Attached { policy: policy.clone(), buckets: None });
             }
         }

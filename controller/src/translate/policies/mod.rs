@@ -10,13 +10,17 @@ use crate::world::{Name, Object, Policy, of_invalid};
 use selvage_config::Resource;
 use selvage_config::resource::Origin;
 use selvage_policy::list::{self, Compiled, Context, Invalid};
-use selvage_policy::{Key, SpiffeId};
+use selvage_policy::{Key, SpiffeId, Target};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use targets::Aimed;
+use targets::{Aimed, Place};
 
 /// As many ancestors a status may have (GEP-713).
 const MOST_ANCESTORS: usize = 16;
+
+/// What stands behind the name of a guard where it refuses instead of being what it says.
+const UNATTACHED: &str = "unattached";
 
 /// A policy on its way.
 struct Draft<'a> {
@@ -41,22 +45,38 @@ pub(super) fn translate(facts: &Facts<'_>, translation: &mut Translation) {
     }
     for (key, target, problem) in conflicts::lost(&drafts) {
         let aimed = drafts.get_mut(&key).into_iter().flat_map(|draft| &mut draft.aimed);
-        for (_, attached) in aimed.filter(|(_, attached)| attached.as_ref() == Ok(&target)) {
-            *attached = Err(problem.clone());
+        for aimed in aimed.filter(|aimed| aimed.place.target() == Some(&target)) {
+            aimed.place = Place::Nowhere(problem.clone());
         }
     }
     for (key, draft) in drafts {
         let Draft { policy, refs, unresolved, compiled, aimed } = draft;
-        let mut attachments = Vec::new();
+        let (mut attachments, mut refusing) = (Vec::new(), BTreeMap::new());
         let mut said = Vec::new();
-        for (reference, attached) in aimed {
-            attachments.extend(attached.clone().ok());
-            let accepted = attached.clone().and_then(|_| compiled.as_ref().map(|_| ()).map_err(Clone::clone));
-            let resolved = unresolved.clone().map_or(Ok(()), Err);
-            let conditions = vec![Condition::of("Accepted", accepted), Condition::of("ResolvedRefs", resolved)];
-            said.push(ParentStatus { reference, conditions, targets: attached.into_iter().collect() });
+        for Aimed { reference, place } in aimed {
+            let targets = place.target().cloned().into_iter().collect();
+            let accepted = match (place, &compiled) {
+                (Place::Nowhere(problem), _) => Condition::of("Accepted", Err(problem)),
+                (Place::Refusing(target, problem), _) => {
+                    refusing.insert(target, problem.1.clone());
+                    Condition::of("Accepted", Err(problem))
+                }
+                (Place::Attached(target, _), Err(problem)) => {
+                    attachments.push(target);
+                    Condition::of("Accepted", Err(problem.clone()))
+                }
+                (Place::Attached(target, except), Ok(_)) => {
+                    attachments.push(target);
+                    Condition::holds("Accepted", "Accepted", except.unwrap_or_default())
+                }
+            };
+            let conditions = vec![accepted, Condition::of("ResolvedRefs", unresolved.clone().map_or(Ok(()), Err))];
+            said.push(ParentStatus { reference, conditions, targets });
         }
         translation.status(key, policy.meta.generation).parents = shown(said);
+        if let Some(problem) = refusing.values().next() {
+            translation.add(refusal(key, policy, problem, refusing.keys().cloned().collect()));
+        }
         if attachments.is_empty() {
             continue;
         }
@@ -65,6 +85,14 @@ pub(super) fn translate(facts: &Facts<'_>, translation: &mut Translation) {
         let origin = Origin { attachments, refs, created: policy.meta.created };
         translation.add(Resource::new(key.clone(), policy.spec.kind.class(), &policy.spec.raw, origin));
     }
+}
+
+/// A guard where it cannot be what it says: a Resource of its own, because elsewhere the same guard may hold. No proxy of any release can use
+/// its spec, so that each refuses there, and the spec is all that there is to say why.
+fn refusal(key: &Key, policy: &Object<Policy>, problem: &str, attachments: Vec<Target>) -> Resource {
+    let key = Key::new(key.kind.clone(), key.namespace.clone(), format!("{}#{UNATTACHED}", key.name));
+    let origin = Origin { attachments, refs: BTreeMap::new(), created: policy.meta.created };
+    Resource::new(key, policy.spec.kind.class(), &json!({ "targetRefs": problem }), origin)
 }
 
 fn compile(key: &Key, policy: &Object<Policy>, context: Context<'_>) -> Result<Option<Arc<Compiled>>, Problem> {
@@ -101,7 +129,6 @@ pub(crate) fn references(
 ) -> (BTreeMap<String, String>, Vec<(String, String)>) {
     let (mut found, mut missing) = (BTreeMap::new(), Vec::new());
     for (field, reference) in policy.spec.spec.iter().flat_map(|spec| spec.references(&policy.meta.namespace)) {
-        let (field, reference) = if field.starts_with("spec") { (field, reference) } else { (reference, field) };
         let gateway = reference.strip_prefix("gateway:").and_then(|name| name.split_once('/'));
         match gateway.and_then(|(namespace, name)| gateways.get(&Name::new(namespace, name))) {
             Some(identity) => {

@@ -6,6 +6,7 @@ use crate::translate::status::Problem;
 use crate::translate::{Facts, GATEWAY_GROUP, services};
 use crate::world::route::{ParentRef, Route, RouteKind};
 use crate::world::{Name, Object};
+use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 use selvage_config::keys;
 use selvage_config::resource::text::HostPattern;
 use selvage_policy::Key;
@@ -21,18 +22,20 @@ pub(super) enum Points {
 
 /// The kind of route that each Service port has, for callers of its own namespace and, apart from them, for each consumer namespace:
 /// of the kinds attached there the first in GAMMA's order.
-pub(super) struct Taken<'a>(BTreeMap<(&'a str, &'a str, &'a str), BTreeMap<Option<i32>, RouteKind>>);
+pub(super) struct Taken<'a>(BTreeMap<(&'a str, &'a str, &'a str), BTreeMap<u16, RouteKind>>);
 
 impl<'a> Taken<'a> {
     pub(super) fn of(facts: &Facts<'a>) -> Self {
-        let mut taken: BTreeMap<_, BTreeMap<Option<i32>, RouteKind>> = BTreeMap::new();
+        let mut taken: BTreeMap<_, BTreeMap<u16, RouteKind>> = BTreeMap::new();
         for route in facts.world.routes.values() {
             for parent in route.spec.parents.iter().filter(|parent| is_service(parent)) {
                 let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.namespace);
                 let ports = taken.entry((namespace, parent.name.as_str(), route.meta.namespace.as_str())).or_default();
-                // A port chosen by name is looked at as all of them: the other kind steps back rather than both hold.
-                let kind = ports.entry(parent.port).or_insert(route.spec.kind);
-                *kind = route.spec.kind.min(*kind);
+                let service = facts.world.services.get(&Name::new(namespace, parent.name.clone()));
+                for port in service.into_iter().flat_map(|service| chosen(service, parent)) {
+                    let kind = ports.entry(port).or_insert(route.spec.kind);
+                    *kind = route.spec.kind.min(*kind);
+                }
             }
         }
         Self(taken)
@@ -41,7 +44,7 @@ impl<'a> Taken<'a> {
     /// The kind that holds at this port for the callers that a route of `namespace` is for.
     fn at(&self, service: &Name, namespace: &str, port: u16) -> Option<RouteKind> {
         let ports = self.0.get(&(service.namespace.as_str(), service.name.as_str(), namespace))?;
-        ports.get(&None).into_iter().chain(ports.get(&Some(i32::from(port)))).min().copied()
+        ports.get(&port).copied()
     }
 }
 
@@ -123,16 +126,19 @@ fn hosts_meet(entry: &Entry, hosts: &[HostPattern]) -> Result<(), Problem> {
     Err(("NoMatchingListenerHostname", format!("no hostname of the route is one of listener {}'s {own}", entry.listener.name)))
 }
 
+/// The ports of a Service that a parent reference means: by number, by name, or all.
+fn chosen(service: &Object<ServiceSpec>, parent: &ParentRef) -> impl Iterator<Item = u16> {
+    let meant = |(number, port): &(u16, &ServicePort)| {
+        parent.port.is_none_or(|wanted| wanted == i32::from(*number))
+            && parent.section_name.as_ref().is_none_or(|section| port.name.as_ref() == Some(section))
+    };
+    services::ports(service).filter(meant).map(|(number, _)| number)
+}
+
 fn to_service(facts: &Facts<'_>, taken: &Taken<'_>, route: &Object<Route>, parent: &ParentRef, name: &Name) -> Result<Vec<Key>, Problem> {
     let shown = format!("Service {}/{}", name.namespace, name.name);
     let service = facts.world.services.get(name).ok_or_else(|| ("NoMatchingParent", format!("there is no {shown}")))?;
-    let ports = services::ports(service)
-        .filter(|(number, port)| {
-            parent.port.is_none_or(|wanted| wanted == i32::from(*number))
-                && parent.section_name.as_ref().is_none_or(|section| port.name.as_ref() == Some(section))
-        })
-        .map(|(number, _)| number);
-    let ports: Vec<u16> = ports.collect();
+    let ports: Vec<u16> = chosen(service, parent).collect();
     if ports.is_empty() {
         return Err(("NoMatchingParent", format!("{shown} has no such TCP port")));
     }

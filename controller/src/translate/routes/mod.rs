@@ -72,7 +72,7 @@ pub(crate) fn problems(route: &Object<Route>, paths: PathHandling) -> Vec<(Strin
     let hosts = hosts.filter_map(|(index, host)| {
         HostPattern::try_from(host.clone()).err().map(|error| (format!("spec.hostnames[{index}]"), error.to_string()))
     });
-    hosts.chain(rules::problems(route, paths)).collect()
+    hosts.chain(rules::problems(route, paths)).chain(rules::contradictions(route)).collect()
 }
 
 /// The route as policies and logs name it.
@@ -92,7 +92,7 @@ pub(super) fn is_service(parent: &ParentRef) -> bool {
 }
 
 /// As somebody wrote it.
-fn reference(parent: &ParentRef) -> Reference {
+pub(super) fn reference(parent: &ParentRef) -> Reference {
     Reference {
         group: parent.group.clone().unwrap_or_else(|| GATEWAY_GROUP.into()),
         kind: parent.kind.clone().unwrap_or_else(|| "Gateway".into()),

@@ -59,7 +59,9 @@ impl Maker<'_, '_> {
         let needs_grants = !route.spec.parents.iter().all(is_service);
         for (index, rule) in route.spec.rules.iter().enumerate() {
             let at = |problem: String| format!("spec.rules[{index}].{problem}");
-            let matches = match matches::matches(&rule.matches, self.paths) {
+            let strange = rule.unserved.iter().find(|field| field.starts_with("matches"));
+            let matches = strange.map_or_else(|| matches::matches(&rule.matches, self.paths), |field| Err(unserved(field)));
+            let matches = match matches {
                 Ok(matches) => matches,
                 Err(problem) => {
                     rules.invalid.push((index, ("UnsupportedValue", at(problem))));
@@ -139,6 +141,28 @@ impl Maker<'_, '_> {
     }
 }
 
+/// What is wrong with rules as wholes, by field: what Gateway API's CRDs say in CEL, and files are not asked otherwise.
+pub(super) fn contradictions(route: &Object<Route>) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (index, rule) in route.spec.rules.iter().enumerate() {
+        let at = |field: &str| format!("spec.rules[{index}].{field}");
+        let name = rule.name.as_ref().filter(|name| route.spec.rules[..index].iter().any(|earlier| earlier.name.as_ref() == Some(name)));
+        found.extend(name.map(|name| (at("name"), format!("`{name}` is the name of an earlier rule too: choose another"))));
+        let redirects = rule.filters.iter().map(filters::filter).any(|filter| matches!(filter, Filter::Served(FilterSpec::Redirect(_))));
+        if redirects && !rule.backends.is_empty() {
+            found.push((at("backendRefs"), "a rule with a RequestRedirect sends nothing on: remove one of the two".into()));
+        }
+        for (number, backend) in rule.backends.iter().enumerate() {
+            let is_service =
+                backend.group.as_deref().unwrap_or_default().is_empty() && backend.kind.as_deref().unwrap_or("Service") == "Service";
+            if is_service && backend.port.is_none() {
+                found.push((at(&format!("backendRefs[{number}].port")), "is required for a Service".into()));
+            }
+        }
+    }
+    found
+}
+
 /// What is wrong with values of rules, by field. What this version merely does not serve is not wrong.
 pub(super) fn problems(route: &Object<Route>, paths: PathHandling) -> impl Iterator<Item = (String, String)> {
     route.spec.rules.iter().enumerate().filter_map(move |(index, rule)| {
@@ -161,10 +185,14 @@ fn compatible(spec: &RuleSpec) -> Result<(), Problem> {
     second.map_or(Ok(()), |second| Err(("IncompatibleFilters", format!("filters: {second} cannot stand beside the filters before it"))))
 }
 
+fn unserved(field: &str) -> String {
+    format!("{field}: is not served yet")
+}
+
 /// Everything of a rule that does not depend on the rest of the World.
 fn fields(rule: &Rule, matches: Vec<MatchSpec>) -> Result<RuleSpec, Problem> {
     if let Some(field) = rule.unserved.first() {
-        return Err(("UnsupportedValue", format!("{field}: is not served yet")));
+        return Err(("UnsupportedValue", unserved(field)));
     }
     let on_backends = rule.backends.iter().flat_map(|backend| backend.filters.iter().flatten().map(filters::filter));
     let mut filters = Vec::new();

@@ -1,7 +1,9 @@
 //! Worlds as an API server knows them: Pods with addresses and injected sidecars, EndpointSlices that others made.
 
 use super::*;
-use selvage_config::resource::listener::{Bind, CAPTURED_INBOUND, CAPTURED_OUTBOUND, Protocol};
+use selvage_config::ports;
+use selvage_config::resource::backend::AppProtocol;
+use selvage_config::resource::listener::{Bind, Protocol};
 use selvage_config::{BackendSpec, Endpoint};
 use std::net::IpAddr;
 
@@ -145,24 +147,27 @@ fn nothing_is_made_up_in_a_cluster() {
 fn a_workload_accepts_captured_connections_at_its_own_ports_and_at_any_other() {
     let mut pod = Pod::meshed("many-0", "shop", "many", "10.1.0.9");
     pod.ports = json!([{"name": "http", "containerPort": 8080}, {"containerPort": 9000}, {"containerPort": 53, "protocol": "UDP"}, {"containerPort": 15306}]);
-    let numbers = json!([{"name": "http", "port": 80, "targetPort": "http"}, {"name": "tcp-raw", "port": 7000, "targetPort": 7001}]);
+    let numbers = json!([{"name": "http", "port": 80, "targetPort": "http"}, {"name": "tcp-raw", "port": 7000, "targetPort": 7001},
+        {"name": "grpc-api", "port": 9090}]);
     let translation = translated(&world(&[pod.json(), service("many", "shop", "10.96.0.30", json!({"app": "many"}), numbers)]));
     let own = |port: &str| json!({"local": format!("10.1.0.9:{port}")});
     let base = ["Mesh default", "Namespace shop"];
     let table = [
-        ("in-8080", Some(8080), own("8080"), Protocol::Http, vec!["Service shop/many", "Service shop/many#http"]),
-        ("in-9000", Some(9000), own("9000"), Protocol::Detect, vec![]),
+        ("in:8080", Some(8080), own("8080"), Protocol::Http, vec!["Service shop/many", "Service shop/many#http"]),
+        ("in:9000", Some(9000), own("9000"), Protocol::Detect, vec![]),
         // Nobody declares it, but a Service leads there.
-        ("in-7001", Some(7001), own("7001"), Protocol::Tcp, vec!["Service shop/many", "Service shop/many#tcp-raw"]),
-        ("in-any", None, json!({"own": "10.1.0.9"}), Protocol::Detect, vec![]),
+        ("in:7001", Some(7001), own("7001"), Protocol::Tcp, vec!["Service shop/many", "Service shop/many#tcp-raw"]),
+        ("in:9090", Some(9090), own("9090"), Protocol::Http, vec!["Service shop/many", "Service shop/many#grpc-api"]),
+        ("in:any", None, json!({"own": "10.1.0.9"}), Protocol::Detect, vec![]),
     ];
     for (part, port, forward, protocol, services) in &table {
         let listener: ListenerSpec = spec(&translation, &Key::new("Listener", "shop", format!("many-0#{part}")));
-        assert_eq!(listener.bind, Bind::Captured(CAPTURED_INBOUND), "{part}");
+        assert_eq!(listener.bind, Bind::Captured(ports::INBOUND), "{part}");
         assert_eq!(listener.destination.as_ref().and_then(|one| one.port), *port, "{part}");
         assert!(listener.destination.as_ref().is_none_or(|one| one.addresses.is_empty()));
         assert_eq!(serde_json::to_value(&listener.forward).expect("JSON"), *forward, "{part}");
         assert_eq!(listener.protocol, *protocol, "{part}");
+        assert_eq!(listener.application, (*part == "in:9090").then_some(AppProtocol::H2c), "{part}");
         let wanted: Vec<&str> = base.iter().chain(services).copied().chain(["Workload shop/many-0"]).collect();
         assert_eq!(chain(&listener), wanted, "{part}");
         assert!(listener.posture);
@@ -170,13 +175,13 @@ fn a_workload_accepts_captured_connections_at_its_own_ports_and_at_any_other() {
         let assertors: Vec<String> = listener.assertors.iter().map(ToString::to_string).collect();
         assert_eq!(assertors, ["spiffe://cluster.local/ns/shop/sa/public-selvage"], "and no Gateway of another namespace");
     }
-    let inbound = translation.resources.keys().filter(|key| key.name.starts_with("many-0#in-")).count();
+    let inbound = translation.resources.keys().filter(|key| key.name.starts_with("many-0#in:")).count();
     assert_eq!(inbound, table.len(), "no port of the proxy's own, and none of UDP");
 
     let outbound: ListenerSpec = spec(&translation, &keys::outbound_any("shop", "many-0"));
-    assert_eq!((outbound.bind, outbound.forward), (Bind::Captured(CAPTURED_OUTBOUND), Forward::Destination));
+    assert_eq!((outbound.bind, outbound.forward), (Bind::Captured(ports::OUTBOUND), Forward::Destination));
     assert_eq!((outbound.protocol, outbound.clients, outbound.mesh), (Protocol::Detect, Clients::Application, None));
-    assert!(!translation.resources.keys().any(|key| key.name.starts_with("many-0#out-") && key.name != "many-0#out-any"));
+    assert!(!translation.resources.keys().any(|key| key.name.starts_with("many-0#out:") && key.name != "many-0#out:any"));
 }
 
 #[test]
@@ -358,10 +363,10 @@ fn a_proxy_sees_what_its_paths_need_and_nothing_of_others() {
         ("Pod/shop/orders-0", "Pod/shop/orders-1", "Pod/stock/depot-0", "Gateway/shop/public", "Gateway/stock/internal");
     let table: &[(&str, &[&str])] = &[
         ("Mesh/default", &[first, second, depot, edge, other]),
-        ("Listener/shop/orders-0#in-8080", &[first]),
-        ("Listener/shop/orders-0#in-any", &[first]),
-        ("Listener/shop/orders-0#out-any", &[first]),
-        ("Listener/stock/depot-0#in-8080", &[depot]),
+        ("Listener/shop/orders-0#in:8080", &[first]),
+        ("Listener/shop/orders-0#in:any", &[first]),
+        ("Listener/shop/orders-0#out:any", &[first]),
+        ("Listener/stock/depot-0#in:8080", &[depot]),
         ("Listener/shop/public#https", &[edge]),
         ("Certificate/shop/shop-tls", &[edge]),
         ("Certificate/stock/stock-tls", &[other]),
@@ -398,16 +403,27 @@ fn a_proxy_sees_what_its_paths_need_and_nothing_of_others() {
 fn where_a_guard_is_enforced_and_what_goes_round_it_is_known() {
     let on = |kind: &str, name: &str| json!({"targetRefs": [{"kind": kind, "name": name}], "rules": [{"name": "one", "action": "Allow"}]});
     let mut excluding = Pod::meshed("orders-1", "shop", "orders", "10.1.0.2").json();
-    excluding["metadata"]["annotations"] = json!({"selvage.dev/exclude-inbound-ports": "9000, 9001"});
+    excluding["spec"]["initContainers"][0]["env"] = json!([{"name": "SELVAGE_EXCLUDE_INBOUND_PORTS", "value": "9000,9001"}]);
+    // Edited after its birth: its rules of capture are as they were.
+    let mut edited = Pod::meshed("depot-0", "stock", "depot", "10.1.1.1").json();
+    edited["metadata"]["annotations"] = json!({"selvage.dev/exclude-inbound-ports": "9000"});
+    // Behind no Service, in front of no sidecar; and the edge's own Service, which is no way round anything.
+    let alone = Pod { labels: json!({}), ..Pod::bare("alone", "stock", "alone", "10.1.1.9") };
+    let edge_service = service("public-selvage", "shop", "10.96.0.60", json!({"app": "edge"}), http());
     let world = world(&[
         route("public", "shop", json!({"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": [{"name": "orders", "port": 80}]}]})),
         excluding,
+        edited,
+        alone.json(),
+        edge_service,
+        slice("public-selvage", "shop", 8080, json!([endpoint("10.1.0.20", "public-selvage-7d9")])),
         policy("AuthorizationPolicy", "a", "shop", on("Service", "orders")),
         policy("AuthorizationPolicy", "b", "shop", on("Service", "orders-set")),
         policy("AuthorizationPolicy", "c", "shop", on("Namespace", "shop")),
         policy("AuthorizationPolicy", "d", "shop", on("Gateway", "public")),
         policy("AuthorizationPolicy", "e", "shop", on("HTTPRoute", "public")),
         policy("AuthorizationPolicy", "f", "shop", on("Pod", "orders-old")),
+        policy("AuthorizationPolicy", "g", "stock", on("Namespace", "stock")),
     ]);
     let reach = translated(&world).reach;
     let (sidecars, edge) = (["Pod/shop/orders-0", "Pod/shop/orders-1"], ["Gateway/shop/public"]);
@@ -420,7 +436,8 @@ fn where_a_guard_is_enforced_and_what_goes_round_it_is_known() {
         ("Namespace shop", &sidecars, &old, &excluded),
         ("Gateway shop/public", &edge, &none, &none),
         ("HTTPRoute shop/public", &edge, &none, &none),
-        ("Workload shop/orders-old", &none, &none, &none),
+        ("Workload shop/orders-old", &none, &old, &none),
+        ("Namespace stock", &["Pod/stock/depot-0"], &["stock/alone"], &none),
     ];
     assert_eq!(reach.len(), table.len());
     for (target, at, around, excluded) in table {

@@ -2,6 +2,7 @@
 
 use super::context::{Context, Way};
 use super::{fail, hygiene, leash, outbound};
+use crate::net::keepalive;
 use crate::permit::{Facts, HttpFacts, Permit, TargetFacts};
 use crate::snapshot::{Backend, Listener, decide};
 use crate::state::balance::EndpointState;
@@ -23,6 +24,8 @@ use std::time::Duration;
 const CONNECT: Duration = Duration::from_secs(5);
 /// One write to an upstream: a stalled upload must not pin its connection (Pingora issue 910).
 const WRITE: Duration = Duration::from_secs(60);
+/// A head that trickles in is cut off so long after its time: whoever says nothing at all is answered first.
+const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// Streams of one plain HTTP/2 connection at once; Pingora's default is 1.
 const MAX_STREAMS: usize = 100;
 /// gRPC ends in trailers, which Pingora does not carry over HTTP/1.1: without this the caller would wait for a status in vain.
@@ -59,7 +62,8 @@ fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {
         Way::Open => return Err(Denial::of(Reason::ProxyError, "the request has nowhere to go")),
         Way::Address(address) => {
             let_in(session, ctx);
-            plain(address, speaks_http2(session, ctx, AppProtocol::Detect))
+            let protocol = ctx.listener.as_ref().and_then(|listener| listener.spec.application).unwrap_or(AppProtocol::Detect);
+            plain(address, speaks_http2(session, ctx, protocol))
         }
         Way::Backend(..) | Way::Pinned(..) => {
             let endpoint = match ctx.tries.next.take() {
@@ -88,6 +92,7 @@ fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {
     let left = ctx.left();
     let within = |limit: Option<Duration>| [limit.filter(|limit| !limit.is_zero()), left].into_iter().flatten().min();
     let connect = within(Some(ctx.settings.connect_timeout.unwrap_or(CONNECT)));
+    peer.options.tcp_keepalive = Some(keepalive::upstream());
     peer.options.connection_timeout = connect;
     peer.options.total_connection_timeout = connect;
     peer.options.read_timeout = within(ctx.settings.backend_timeout);
@@ -136,18 +141,11 @@ fn guard_of(session: &Session, ctx: &mut Context, listener: &Listener, backend: 
         }
         decide::destination(listener, backend, endpoint.endpoint.address, &exchange, Purpose::Live, &ctx.decision.counted)
     }));
-    let Ok(mut decision) = decision else {
+    let Ok(decision) = decision else {
         ctx.shared.metrics.panics.inc();
         return Err(Denial::of(Reason::PolicyError, "the proxy failed while it decided about this request"));
     };
-    ctx.decision.fields.append(&mut decision.fields);
-    // What was asked at an earlier endpoint too has been noted there.
-    let known = |denial: &Denial| ctx.decision.audited.iter().any(|one| (&one.policy, &one.rule) == (&denial.policy, &denial.rule));
-    decision.audited.retain(|denial| !known(denial));
-    ctx.decision.audited.append(&mut decision.audited);
-    ctx.decision.counted.append(&mut decision.counted);
-    ctx.decision.allowed_by = decision.allowed_by.or(ctx.decision.allowed_by.take());
-    decision.denial.map_or(Ok(()), Err)
+    ctx.decision.join(decision).map_or(Ok(()), Err)
 }
 
 /// From here on the request is under way: another configuration may end it.
@@ -185,6 +183,12 @@ fn permit(session: &Session, ctx: &mut Context, endpoint: &EndpointState) {
         let target = TargetFacts { backends, endpoint: endpoint.endpoint.address, way: Some(way), trace: Some(ctx.trace.clone()) };
         permit.aim(target, snapshot, &ctx.shared.snapshot);
     }
+}
+
+/// The attempt is connected: its head must come in time as a whole.
+pub(super) fn await_head(ctx: &Context) {
+    let least = [ctx.settings.backend_timeout.filter(|limit| !limit.is_zero()), ctx.left()].into_iter().flatten().min();
+    leash::arm(least.map(|least| std::time::Instant::now() + least + HEAD_GRACE));
 }
 
 /// HTTP/2 without TLS to an application: where the Service says so; where nobody does, for gRPC (which is nothing else) and for an

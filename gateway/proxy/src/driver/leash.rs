@@ -1,7 +1,8 @@
-//! Ends a request from outside of Pingora: its deadline passes after its response has begun, its body comes too slowly, or the
-//! configuration no longer lets it in.
+//! Ends a request from outside of Pingora: its deadline passes after its response has begun, its body comes too slowly, its client has ended
+//! its side and the response does not come, or the configuration no longer lets it in.
 //!
-//! Until response headers Pingora's read timeout answers 504, and whose permission is gone gets 403 instead of the response ([`permitted`]).
+//! Until response headers Pingora's read timeout answers 504 where nothing comes; it is one of single reads, so a head that trickles in is cut off
+//! a little later. Whose permission is gone gets 403 instead of the response ([`permitted`]).
 //! Afterwards there is nothing left to answer: the stream is reset by dropping the whole request, which closes an HTTP/1.1 connection and
 //! resets an HTTP/2 stream on both sides.
 
@@ -29,6 +30,10 @@ tokio::task_local! {
 struct Leash {
     expiry: Cell<Option<Instant>>,
     pace: Cell<Option<Instant>>,
+    /// Once the client has ended its side: until when the response may begin.
+    abandoned: Cell<Option<Instant>>,
+    /// How long that is.
+    patience: Duration,
     withdrawal: RefCell<Option<Arc<Withdrawal>>>,
     /// Set once its permission is seen to be gone.
     withdrawn: Cell<Option<Instant>>,
@@ -36,8 +41,9 @@ struct Leash {
     answered: Cell<bool>,
 }
 
-/// Runs one request (`HttpProxy::process_new_http`); `None` if it was ended. Costs nothing while there is nothing to end it for.
-pub async fn on_leash<T>(request: impl Future<Output = Option<T>>) -> Option<T> {
+/// Runs one request (`HttpProxy::process_new_http`); `None` if it was ended. `patience` is for its response to begin once its client has ended its
+/// side. Costs nothing while there is nothing to end it for.
+pub async fn on_leash<T>(patience: Duration, request: impl Future<Output = Option<T>>) -> Option<T> {
     let guarded = async {
         let mut request = pin!(request);
         let mut timer: Option<(Instant, Pin<Box<Sleep>>)> = None;
@@ -53,7 +59,8 @@ pub async fn on_leash<T>(request: impl Future<Output = Option<T>>) -> Option<T> 
                 if withdrawn && leash.withdrawn.get().is_none() {
                     leash.withdrawn.set(Some(Instant::now() + LAST_CHANCE));
                 }
-                let ends = [leash.expiry.get(), leash.pace.get(), leash.withdrawn.get()];
+                let abandoned = leash.abandoned.get().filter(|_| !leash.answered.get());
+                let ends = [leash.expiry.get(), leash.pace.get(), leash.withdrawn.get(), abandoned];
                 let Some(at) = ends.into_iter().flatten().min() else { return Poll::Pending };
                 let (set, sleep) = timer.get_or_insert_with(|| (at, Box::pin(sleep_until(at))));
                 if *set != at {
@@ -64,7 +71,7 @@ pub async fn on_leash<T>(request: impl Future<Output = Option<T>>) -> Option<T> 
         })
         .await
     };
-    LEASH.scope(Leash::default(), guarded).await
+    LEASH.scope(Leash { patience, ..Leash::default() }, guarded).await
 }
 
 /// An error, and so a refusal, where the permission of a request that has no response yet is gone.
@@ -80,10 +87,18 @@ pub(super) fn answered() {
     let _ = LEASH.try_with(|leash| leash.answered.set(true));
 }
 
-/// Ends the request that runs now at this time.
-pub(super) fn arm(at: std::time::Instant) {
+/// The client of the request that runs now has ended its side.
+pub fn client_ended() {
+    let _ = LEASH.try_with(|leash| {
+        let until = leash.abandoned.get().unwrap_or_else(|| Instant::now() + leash.patience);
+        leash.abandoned.set(Some(until));
+    });
+}
+
+/// Ends the request that runs now at this time, or not any more.
+pub(super) fn arm(at: Option<std::time::Instant>) {
     // Outside of `on_leash` (a test's own loop) the read timeout is all there is.
-    let _ = LEASH.try_with(|leash| leash.expiry.set(Some(at.into())));
+    let _ = LEASH.try_with(|leash| leash.expiry.set(at.map(Into::into)));
 }
 
 /// Ends the request that runs now unless more of its body comes by this time.
@@ -103,15 +118,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_ends_at_its_deadline_and_not_before() {
-        let armed = on_leash(async {
-            arm((Instant::now() + Duration::from_millis(100)).into_std());
+        let armed = on_leash(Duration::ZERO, async {
+            arm(Some((Instant::now() + Duration::from_millis(100)).into_std()));
             tokio::time::sleep(Duration::from_secs(10)).await;
             Some("late")
         });
         let began = Instant::now();
         assert_eq!(armed.await, None);
         assert!((100..5000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
-        let unarmed = on_leash(async {
+        let unarmed = on_leash(Duration::ZERO, async {
             tokio::time::sleep(Duration::from_millis(150)).await;
             Some("in time")
         });

@@ -76,20 +76,23 @@ impl Explanation {
         };
         // The live order: connection (listener by destination and TLS name), canonical head, listener by host, hygiene, decision.
         let mut head = described.http.as_ref().map(|http| Head::parse(http, snapshot)).transpose()?;
-        if let Some(head) = &head {
-            self.host = Some(head.host.clone());
-            self.path = Some(head.request.uri.path().to_string());
-        }
+        self.host = head.as_ref().map(|head| head.host.clone());
         let plain = snapshot.accept(bind, destination, None).ok_or_else(nothing)?;
+        let protocol = decide::protocol(snapshot, plain, destination);
         let meshed = described.principal.as_ref().filter(|_| plain.spec.mesh.is_some());
         let reserved = meshed.and(plain.spec.identity.as_ref()).map(SpiffeId::dns_name);
-        let secure = matches!(plain.spec.protocol, Protocol::Https | Protocol::Tls)
+        let secure = matches!(protocol, Protocol::Https | Protocol::Tls | Protocol::Passthrough)
             && described.http.as_ref().is_none_or(|http| http.scheme == "https");
         let name = reserved.or_else(|| self.host.clone().filter(|_| secure));
         let server_name = name.as_deref();
         let accepted = snapshot.accept(bind, destination, server_name).ok_or_else(nothing)?.clone();
         let tls = (meshed.is_some() || secure).then(|| ArrivalTls { listener: &accepted.key, server_name, peer: meshed });
         let arrival = Arrival { bind, destination, tls };
+        // Bytes to this proxy, whatever they are to those who exchange them: of the request it sees the TLS name, if there is one.
+        if matches!(protocol, Protocol::Tls | Protocol::Passthrough | Protocol::Tcp) {
+            head = None;
+        }
+        self.path = head.as_ref().map(|head| head.request.uri.path().to_string());
 
         let listener = decide::listener(snapshot, arrival, head.as_ref().map(|head| head.host.as_str()))?;
         self.listener = Some((*listener.key).clone());

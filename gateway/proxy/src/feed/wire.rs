@@ -18,6 +18,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const SAVE: Duration = Duration::from_secs(1);
 /// How often a standing connection is taken as the word that what we have is current: the controller sends changes at once.
 const CONFIRM: Duration = Duration::from_secs(2);
+/// After it, what found no room among the messages to the controller is said again.
+const UNTOLD: Duration = Duration::from_secs(1);
 
 /// Answers `selvage explain` for this proxy.
 pub type Explain = Arc<dyn Fn(serde_json::Value) -> serde_json::Value + Send + Sync>;
@@ -109,13 +111,18 @@ async fn report(store: Arc<Store>, client: Client) {
         let now = connection.borrow_and_update().clone();
         changes.mark_unchanged();
         let present = (now.since, standing(&store));
+        let mut untold = false;
         if now.connected && told.as_ref() != Some(&present) {
-            client.report(serde_json::to_value(&present.1).unwrap_or_default());
-            told = Some(present);
+            if client.report(serde_json::to_value(&present.1).unwrap_or_default()).is_ok() {
+                told = Some(present);
+            } else {
+                untold = true;
+            }
         }
         let changed = tokio::select! {
             changed = connection.changed() => changed,
             changed = changes.changed() => changed,
+            () = tokio::time::sleep(UNTOLD), if untold => Ok(()),
         };
         if changed.is_err() {
             return;

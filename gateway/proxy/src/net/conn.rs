@@ -271,6 +271,7 @@ impl Conn {
         let mut next = ReadBuf::new(&mut bytes);
         ready!(Pin::new(self.io.get_mut()).poll_read(cx, &mut next))?;
         if next.filled().is_empty() {
+            crate::driver::client_ended();
             return Poll::Ready(Ok(()));
         }
         self.head.extend_from_slice(next.filled());

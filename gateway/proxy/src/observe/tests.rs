@@ -129,7 +129,6 @@ fn a_stuck_sink_costs_lines_and_never_time() {
     let lost = (0..20_000).filter(|_| !log.write(&Entry { path: "/x", ..Entry::default() })).count();
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(lost >= 1000, "{lost}");
-    assert_eq!(log.dropped(), lost as u64);
     drop(go);
 }
 
@@ -138,5 +137,5 @@ fn long_texts_are_cut_at_a_character() {
     assert_eq!(bounded("/short"), "/short");
     let long = "é".repeat(800);
     assert_eq!(bounded(&long).len(), 1024);
-    assert!(AccessLog::open(&Sink::Off).is_ok_and(|log| !log.is_on() && log.dropped() == 0));
+    assert!(AccessLog::open(&Sink::Off).is_ok_and(|log| !log.is_on() && log.write(&Entry::default())));
 }

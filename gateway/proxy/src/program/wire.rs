@@ -3,12 +3,8 @@
 use crate::running::Feed;
 use clap::Args;
 use selvage_config::last_good::LastGood;
-use selvage_config::wire::client::{Options, Text};
+use selvage_config::wire::client::{BACKOFF, Options, Text};
 use std::path::PathBuf;
-use std::time::Duration;
-
-/// The shortest and the longest wait before another try to reach the controller.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// How the controller is reached, and what is kept for when it is not.
 #[derive(Clone, Debug, Args)]

@@ -21,7 +21,9 @@
 use super::rewrite::{self, Redirect};
 use super::{Backend, Destination, Listener, Matched, RouteTable, Snapshot};
 use crate::connection::Connection;
-use selvage_config::resource::listener::{Bind, Forward, MeshMode, PROXY_PORTS, Protocol};
+use selvage_config::ports;
+use selvage_config::resource::backend::AppProtocol;
+use selvage_config::resource::listener::{Bind, Forward, MeshMode, Protocol};
 use selvage_config::resource::route::FilterSpec;
 use selvage_policy::exchange::Destination as DestinationFacts;
 use selvage_policy::list::{Decision, GuardSet, Progress, Purpose};
@@ -174,6 +176,24 @@ pub fn listener(snapshot: &Snapshot, arrival: Arrival<'_>, host: Option<&str>) -
     if wanted.key == accepted.key { Ok(accepted.clone()) } else { Err(misdirected()) }
 }
 
+/// What the Service that is called is declared to speak, where the destination tells which one that is.
+pub fn declared(snapshot: &Snapshot, listener: &Listener, destination: SocketAddr) -> Option<AppProtocol> {
+    if listener.spec.forward != Forward::Destination {
+        return None;
+    }
+    let found = snapshot.service(destination).or_else(|| snapshot.behind(destination).first().copied());
+    found.map(|found| found.backend.spec.protocol)
+}
+
+/// What is spoken to this destination. Towards a Service that is declared opaque nothing needs to be found out, and a server that speaks
+/// first is heard.
+pub fn protocol(snapshot: &Snapshot, listener: &Listener, destination: SocketAddr) -> Protocol {
+    match listener.spec.protocol {
+        Protocol::Detect if declared(snapshot, listener, destination) == Some(AppProtocol::Tcp) => Protocol::Tcp,
+        said => said,
+    }
+}
+
 /// The scheme the client speaks, as far as the connection shows it. A mesh hop hides it: an assertor says what it was.
 pub fn scheme(listener: &Listener, arrival: Arrival<'_>) -> &'static str {
     let client_tls = arrival.tls.is_some_and(|tls| tls.peer.is_none());
@@ -201,7 +221,7 @@ pub fn may_pass(snapshot: &Snapshot, address: SocketAddr) -> bool {
 /// The application at our own address on a port that nobody declared: never a port of a proxy, never what listens on loopback only.
 fn own(snapshot: &Snapshot, application: IpAddr, port: u16) -> Result<SocketAddr, Denial> {
     let address = SocketAddr::new(application, port);
-    if PROXY_PORTS.contains(&port) || !may_pass(snapshot, address) {
+    if ports::PROXY.contains(&port) || !may_pass(snapshot, address) {
         return Err(Denial::of(Reason::InvalidBackend, "the port belongs to the workload's proxy, not to its application"));
     }
     Ok(address)

@@ -40,6 +40,9 @@ const ABSENT: usize = 4096;
 /// Bytes of `have` in a Hello; who has more asks for everything anew rather than send a message too large to be taken.
 const MOST_HAVE: usize = 3 << 20;
 
+/// The shortest and the longest wait of a proxy in a cluster before another try to reach its controller.
+pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
 /// A text given as such, or read from a file at each connection because somebody renews it.
 #[derive(Clone, Debug)]
 pub enum Text {
@@ -169,16 +172,20 @@ impl Client {
         self.questions.send(Question::Release(subject)).await.map_err(|_| AskError::Unreachable)
     }
 
-    /// Says how the proxy is; dropped when too much is waiting.
-    pub fn report(&self, report: serde_json::Value) {
-        let _ = self.questions.try_send(Question::Report(report));
+    /// Says how the proxy is, unless too much is waiting.
+    pub fn report(&self, report: serde_json::Value) -> Result<(), AskError> {
+        self.put(Question::Report(report))
     }
 
-    async fn ask<T>(&self, question: Question, answered: oneshot::Receiver<Result<T, AskError>>) -> Result<T, AskError> {
+    fn put(&self, question: Question) -> Result<(), AskError> {
         self.questions.try_send(question).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AskError::Busy,
             mpsc::error::TrySendError::Closed(_) => AskError::Unreachable,
-        })?;
+        })
+    }
+
+    async fn ask<T>(&self, question: Question, answered: oneshot::Receiver<Result<T, AskError>>) -> Result<T, AskError> {
+        self.put(question)?;
         match tokio::time::timeout(ANSWER, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(AskError::Unreachable),

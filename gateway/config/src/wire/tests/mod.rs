@@ -1,7 +1,8 @@
 mod harness;
 mod messages;
+mod strangers;
 
-use super::client::AskError;
+use super::client::{AskError, Client};
 use super::server::{ExplainError, Limits};
 use super::{PART, Subject};
 use harness::{
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 fn quick() -> Limits {
     Limits { spread: Duration::from_millis(20), ..Limits::default() }
@@ -270,15 +272,17 @@ async fn a_transaction_larger_than_a_part_arrives_whole() {
 async fn while_a_transaction_is_under_way_the_latest_wins() {
     let (authority, book, controller) = world(quick()).await;
     book.publish("a", view(&[policy("x", json!(0))], &[]));
-    let proxy = Proxy(Arc::new(Mutex::new(ProxyState { delay: Duration::from_millis(200), ..ProxyState::default() })));
+    let gate = Arc::new(Semaphore::new(0));
+    let proxy = Proxy(Arc::new(Mutex::new(ProxyState { gate: Some(gate.clone()), ..ProxyState::default() })));
     let _running = connect(options(&authority, controller.address, "token-a"), &proxy);
     until("first transaction under way", || !controller.server.connected().is_empty()).await;
     for round in 1..=50 {
         book.publish("a", view(&[policy("x", json!(round))], &[]));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
+    gate.add_permits(100);
     until("the newest", || proxy.0.lock().have.values().any(|resource| resource.spec == json!(50))).await;
-    assert!(proxy.steps().len() <= 3, "{} steps for 50 changes", proxy.steps().len());
+    assert!(proxy.steps().len() <= 2, "{} steps for 50 changes", proxy.steps().len());
 }
 
 #[tokio::test]
@@ -361,10 +365,20 @@ async fn a_proxy_explains_and_reports() {
     let patience = Duration::from_secs(5);
     assert_eq!(controller.server.explain("a", json!("GET /"), patience).await, Ok(json!({"of": "GET /"})));
     assert_eq!(controller.server.explain("b", json!("GET /"), patience).await, Err(ExplainError::NotConnected("b".into())));
-    running.client.report(json!({"requests": 1}));
+    running.client.report(json!({"requests": 1})).expect("there is room");
     until("reported", || *book.reports.lock() == [json!({"requests": 1})]).await;
     drop(running);
     until("gone", || controller.server.connected().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_report_that_finds_no_room_is_not_taken() {
+    let authority = Authority::new();
+    // Its driver does not run: nobody takes anything out of the queue.
+    let (client, _driver) = Client::new(options(&authority, "127.0.0.1:1".parse().expect("an address"), "token-a"), Proxy::default());
+    let taken = (0..1000).take_while(|number| client.report(json!(number)).is_ok()).count();
+    assert!((1..1000).contains(&taken), "{taken}");
+    assert_eq!(client.report(json!("more")), Err(AskError::Busy));
 }
 
 #[tokio::test]

@@ -44,8 +44,8 @@ async fn path(app: SocketAddr, rule: Value, assertors: &[&str], more: Vec<Value>
     let mut resources = vec![
         json!({ "key": "Mesh/default", "spec": { "trustDomain": "td", "roots": [ca.root()] } }),
         listener(edge, json!({ "identity": EDGE })),
-        json!({ "key": "Listener/shop/app-1#in-8080", "spec": inbound }),
-        json!({ "key": "Listener/shop/storefront-1#out-shop.app-80", "spec": calls }),
+        json!({ "key": "Listener/shop/app-1#in:8080", "spec": inbound }),
+        json!({ "key": "Listener/shop/storefront-1#out:shop.app-80", "spec": calls }),
         route("all", to("app", rule)),
         leaf(EDGE),
         leaf(CALLER),
@@ -118,7 +118,7 @@ async fn a_request_has_one_id_and_one_trace_on_its_whole_way() {
             (seen.one("x-request-id"), seen.one("traceparent").map(|p| &p[3..35]))
         );
     }
-    let by_sidecar = lines.iter().find(|line| line["listener"] == "Listener/shop/app-1#in-8080").unwrap();
+    let by_sidecar = lines.iter().find(|line| line["listener"] == "Listener/shop/app-1#in:8080").unwrap();
     assert_eq!((by_sidecar["principal"].as_str(), by_sidecar["protocol"].as_str()), (Some(EDGE), Some("http2")), "{by_sidecar}");
 }
 

@@ -14,6 +14,7 @@ mod pace;
 mod retries;
 mod routes;
 mod siblings;
+mod smuggled;
 
 use super::{Options, Shared};
 use crate::observe::{AccessLog, Metrics};
@@ -72,6 +73,11 @@ impl World {
 
     /// The same with other limits.
     pub(super) async fn with(resources: Vec<Value>, options: Options) -> Self {
+        Self::run(resources, options, &ProxyOptions::default()).await
+    }
+
+    /// The same with other limits of connections too.
+    pub(super) async fn run(resources: Vec<Value>, options: Options, proxy: &ProxyOptions) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let live = Arc::new(Live::default());
         let shelf = Shelf::default();
@@ -93,7 +99,7 @@ impl World {
             metrics: shared.metrics.clone(),
             observer: shared.clone(),
         };
-        let proxy = Proxy::start_with(&ProxyOptions::default(), parts, |_| super::new(shared.clone())).unwrap();
+        let proxy = Proxy::start_with(proxy, parts, |_| super::new(shared.clone())).unwrap();
         let mut status = proxy.status();
         let open = status.wait_for(|status| wanted.iter().all(|bind| status.bound.contains_key(bind)));
         tokio::time::timeout(PATIENCE, open).await.expect("sockets open").unwrap();

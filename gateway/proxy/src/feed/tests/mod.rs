@@ -38,6 +38,7 @@ pub fn listener(name: &str, identity: Option<SpiffeId>) -> Resource {
         chain: vec![],
         posture: false,
         identity,
+        application: None,
         assertors: vec![],
     };
     Resource::core(keys::listener("shop", "public", name), &spec, 0)

@@ -22,7 +22,7 @@ async fn pair() -> (TcpStream, Conn, Closing) {
         tls: None,
         generation: 0,
         closing: closing.clone(),
-        permits: Permits::default(),
+        permits: Permits::new(Duration::ZERO),
     });
     (near.expect("connected"), Conn::plain(Raw::new(tcp), connection).expect("a connection"), closing)
 }

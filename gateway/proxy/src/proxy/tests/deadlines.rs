@@ -37,9 +37,11 @@ async fn whoever_dawdles_is_let_go_at_the_deadline_of_its_stage() {
     let ca = Authority::new("web");
     let secure = || snapshot(vec![https("a", bind(1), None, &[ca.web(&["shop.test"])])]);
     let plain = || snapshot(vec![http("a", bind(1))]);
-    let table: [(&str, Snapshot, &[u8], u64, &str); 6] = [
+    let detecting = || snapshot(vec![listener("a", spec(bind(1), Protocol::Detect))]);
+    let table: [(&str, Snapshot, &[u8], u64, &str); 7] = [
         ("no request line", plain(), b"", 60, ""),
         ("half a head", plain(), b"GET / HTTP/1.1\r\nHost: shop", 10, "HTTP/1.1 408 "),
+        ("half a head where it is found out what is spoken", detecting(), b"GE", 13, "HTTP/1.1 408 "),
         ("idle after a request", plain(), GET, 60, "HTTP/1.1 200 "),
         ("no ClientHello", secure(), b"", 10, ""),
         ("half a ClientHello", secure(), b"\x16\x03\x01\x02\x00\x01\x00\x01", 10, ""),
@@ -58,7 +60,7 @@ async fn whoever_dawdles_is_let_go_at_the_deadline_of_its_stage() {
 }
 
 #[tokio::test]
-async fn a_silent_client_of_a_detecting_listener_is_opaque_after_three_seconds() {
+async fn somebody_is_reached_for_a_silent_client_of_a_detecting_listener_after_three_seconds() {
     let app = TcpListener::bind("127.77.2.2:0").await.expect("a port");
     let mut spec = spec(bind(1), Protocol::Detect);
     spec.forward = Forward::Local(app.local_addr().expect("its address"));

@@ -272,3 +272,17 @@ async fn whoever_does_not_read_is_cut_off_and_others_are_served() {
     assert!(timeout(PATIENCE, reset).await.expect("an end").is_some_and(|end| end.is_err()));
     driving.abort();
 }
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_told_to_go() {
+    let options = ProxyOptions { idle_h2: Duration::from_millis(100), ..ProxyOptions::default() };
+    let fixture = Fixture::with(options, snapshot(vec![http("http", bind(26))])).await;
+    let (mut send, connection) = http2(fixture.connect(bind(26)).await).await;
+    // Whoever was told between two requests may come again; a stream that is under way keeps the connection.
+    let stream = tokio::spawn(async move { status(&mut send, request("/slow")).await });
+    fixture.under_way(1).await;
+    sleep(Duration::from_millis(300)).await;
+    fixture.open_gate();
+    assert_eq!(stream.await.expect("no panic").expect("an answer"), 200);
+    assert!(timeout(PATIENCE, connection).await.expect("GOAWAY, then the end").expect("no panic").is_ok());
+}

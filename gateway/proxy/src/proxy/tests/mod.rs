@@ -207,6 +207,7 @@ fn spec(bind: Bind, protocol: Protocol) -> ListenerSpec {
         chain: Vec::new(),
         posture: false,
         identity: None,
+        application: None,
         assertors: Vec::new(),
     }
 }
