@@ -60,7 +60,7 @@ pub struct Known {
     /// The World.
     pub world: World,
     /// Of every object that may get a status from us, what the World has; of one that cannot be read, what was read in vain.
-    pub editions: BTreeMap<Key, Edition>,
+    pub editions: Arc<BTreeMap<Key, Edition>>,
     /// Statuses on the API server.
     pub present: Arc<Present>,
     /// Who each Pod is.
@@ -119,7 +119,7 @@ impl Known {
         let world = self.seen.entry(kind.kind).or_default().insert(name, hash) != Some(hash);
         if world {
             if kind.status != StatusForm::None {
-                self.editions.insert(key, Edition::of(&value));
+                Arc::make_mut(&mut self.editions).insert(key, Edition::of(&value));
             }
             self.world.insert_json(value);
         }
@@ -129,7 +129,9 @@ impl Known {
     fn remove(&mut self, kind: &'static Kind, name: &Name) -> Effect {
         let key = kind.key(name);
         self.present.forget(&key);
-        self.editions.remove(&key);
+        if kind.status != StatusForm::None {
+            Arc::make_mut(&mut self.editions).remove(&key);
+        }
         if kind.kind == "Pod" {
             self.pods.remove(name);
         }

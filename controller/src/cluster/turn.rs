@@ -38,7 +38,7 @@ pub struct Seen {
     /// What it came to.
     pub translation: Translation,
     /// Of which objects it is, in which form.
-    pub editions: BTreeMap<Key, Edition>,
+    pub editions: Arc<BTreeMap<Key, Edition>>,
     /// Services of Gateways, whole.
     pub services: BTreeMap<Name, Arc<Value>>,
 }
