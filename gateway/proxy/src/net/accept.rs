@@ -234,8 +234,8 @@ where
         }
     }
 
-    /// The mesh hop. Whatever goes wrong, the connection is closed: there is no way back to plain. It lives no longer than the certificate that
-    /// let it in.
+    /// The mesh hop. Whatever goes wrong, the connection is closed: there is no way back to plain. It begins nothing new once the certificate
+    /// that let it in has ended.
     async fn mesh(self, listener: &Arc<Listener>, raw: Raw, hello: Hello) {
         let Some(config) = &listener.mesh else { return };
         let Some(tls) = handshake(config, raw).await else { return };
@@ -244,16 +244,16 @@ where
         let (Some(peer), Some(left)) = (peer_identity(leaf), peer::left(leaf, SystemTime::now())) else { return };
         let trusted = Some(self.snapshot.mesh.clone());
         let about = TlsSession { server_name: hello.server_name.map(Into::into), peer: Some(peer), trusted };
-        let (closing, linger) = (self.closing.clone(), self.worker.shared.linger);
-        let outlived = async {
+        let closing = self.closing.clone();
+        let ended = async {
             sleep(left).await;
             closing.drain();
-            sleep(linger).await;
+            std::future::pending().await
         };
         tokio::select! {
             biased;
             () = self.hop(listener, about, tls) => {}
-            () = outlived => {}
+            () = ended => {}
         }
     }
 

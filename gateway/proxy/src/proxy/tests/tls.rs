@@ -150,7 +150,7 @@ async fn a_mesh_connection_ends_with_the_trust_that_let_it_in() {
 }
 
 #[tokio::test]
-async fn a_mesh_connection_ends_with_its_certificate() {
+async fn a_mesh_connection_takes_no_more_requests_once_its_certificate_has_ended() {
     let ca = Authority::new("mesh");
     let (orders, cart) = (id("spiffe://cluster.local/ns/shop/sa/orders"), id("spiffe://cluster.local/ns/shop/sa/cart"));
     let nowhere = SocketAddr::from(([127, 77, 0, 47], 1));
@@ -162,6 +162,9 @@ async fn a_mesh_connection_ends_with_its_certificate() {
     ask(&mut idle, GET).await.expect("an answer");
     let mut busy = connect(fixture.connect(bind(47)).await, &orders.dns_name(), &[b"http/1.1"], Some(&leaf)).await.expect("agreed");
     busy.write_all(SLOW).await.expect("written");
+    fixture.under_way(1).await;
     assert!(is_closed(&mut idle).await, "long before it has been idle for too long");
+    fixture.open_gate();
+    assert!(answer(&mut busy).await.is_ok(), "what was under way goes on");
     assert!(is_closed(&mut busy).await);
 }
