@@ -162,7 +162,7 @@ fn a_guard_whose_section_is_not_there_is_told_as_one_that_no_proxy_can_use() {
         "renamed",
         "shop",
         json!({"targetRefs": [{"kind": "Gateway", "name": "public", "sectionName": "https"}, {"kind": "Service", "name": "web"}],
-            "limits": [{"name": "l", "requests": 1, "per": "1s"}]}),
+            "limits": [{"name": "l", "requests": 1, "per": "1s"}], "hideDetails": true}),
     )]);
     let translation = translated(&world);
     let resource = |name: &str| &translation.resources[&Key::new("RateLimitPolicy", "shop", name)];
@@ -170,6 +170,7 @@ fn a_guard_whose_section_is_not_there_is_told_as_one_that_no_proxy_can_use() {
     let why = refusing.spec().expect_err("every proxy refuses").to_string();
     assert!(why.contains("Gateway shop/public has no listener https"), "{why}");
     assert_eq!((refusing.class, refusing.attachments.len()), (Class::Guard, 1));
+    assert_eq!(refusing.spec["hideDetails"], true, "a refusal tells no more than the guard would");
     assert!(view(&translation, "Gateway/shop/public").contains(&refusing.key));
     assert!(resource("renamed").spec().is_ok(), "elsewhere it holds");
 }

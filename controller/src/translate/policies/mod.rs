@@ -92,7 +92,11 @@ pub(super) fn translate(facts: &Facts<'_>, translation: &mut Translation) {
 fn refusal(key: &Key, policy: &Object<Policy>, problem: &str, attachments: Vec<Target>) -> Resource {
     let key = Key::new(key.kind.clone(), key.namespace.clone(), format!("{}#{UNATTACHED}", key.name));
     let origin = Origin { attachments, refs: BTreeMap::new(), created: policy.meta.created };
-    Resource::new(key, policy.spec.kind.class(), &json!({ "targetRefs": problem }), origin)
+    let mut spec = json!({ "targetRefs": problem });
+    if let Some(hide) = policy.spec.raw.get("hideDetails") {
+        spec["hideDetails"] = hide.clone();
+    }
+    Resource::new(key, policy.spec.kind.class(), &spec, origin)
 }
 
 fn compile(key: &Key, policy: &Object<Policy>, context: Context<'_>) -> Result<Option<Arc<Compiled>>, Problem> {
