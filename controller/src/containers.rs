@@ -5,6 +5,7 @@
 
 use crate::settings::{AccessLog, PullPolicy, Settings};
 use crate::world::PLATFORM_NAMESPACE;
+use crate::world::pod::SIDECAR;
 use selvage_config::ports;
 use selvage_policy::TrustDomain;
 use serde_json::{Value, json};
@@ -46,7 +47,7 @@ pub enum Proxy {
 /// The container of a proxy, without what the role adds.
 pub fn proxy(which: Proxy, settings: &Settings, trust_domain: &TrustDomain) -> Value {
     let (name, binary, resources, access_log) = match which {
-        Proxy::Sidecar => ("selvage-proxy", "mesh-agent", &settings.sidecars.resources, settings.sidecars.access_log),
+        Proxy::Sidecar => (SIDECAR, "mesh-agent", &settings.sidecars.resources, settings.sidecars.access_log),
         Proxy::Edge => ("selvage-gateway", "gateway", &settings.gateways.resources, settings.gateways.access_log),
     };
     let log = match access_log {

@@ -14,6 +14,7 @@ pub mod inject;
 pub mod provision;
 pub mod publish;
 pub mod run;
+pub mod serve;
 pub mod settings;
 pub mod status;
 pub mod translate;

@@ -31,9 +31,9 @@ struct Cli {
 enum Command {
     /// Run in a cluster: watch, translate, serve proxies, write statuses
     ///
-    /// The API server is found as kubectl finds it (KUBECONFIG, or ~/.kube/config), else by the service account of the pod. Several
-    /// replicas serve proxies; the one that holds the Lease `selvage-controller` writes. With the API server away proxies are
-    /// served from memory. Logs are JSON on standard error; SELVAGE_LOG says how much (`info`, `debug`, `selvage_controller=debug`).
+    /// The API server is found as kubectl finds it (KUBECONFIG, or ~/.kube/config), else by the service account of the pod. Of several
+    /// replicas the one that holds the Lease `selvage-controller` serves the proxies and writes; all answer webhooks. With the API server
+    /// away proxies are served from memory. Logs are JSON on standard error; SELVAGE_LOG says how much (`info`, `debug`, `selvage_controller=debug`).
     #[command(after_help = "Examples:\n  controller run\n  SELVAGE_LOG=selvage_controller=debug controller run")]
     Run(Box<run::Options>),
     /// Print the CustomResourceDefinitions of selvage.dev
@@ -101,6 +101,7 @@ fn serve(options: &run::Options) -> Result<()> {
         let mut config = kube::Config::infer().await.context("the API server cannot be found: set KUBECONFIG, or run in a pod")?;
         config.connect_timeout = Some(CONNECT);
         let client = kube::Client::try_from(config).context("the API server cannot be spoken to")?;
+        let listeners = run::Listeners::bind(options).await?;
         let stop = CancellationToken::new();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let told = stop.clone();
@@ -113,6 +114,6 @@ fn serve(options: &run::Options) -> Result<()> {
             tracing::info!("the controller ends");
             told.cancel();
         });
-        run::run(options, client, stop).await
+        run::run(options, listeners, client, stop).await
     })
 }

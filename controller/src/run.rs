@@ -10,7 +10,7 @@ use crate::cluster::issuer::Issuer;
 use crate::cluster::kinds::WATCHED;
 use crate::cluster::known::Known;
 use crate::cluster::lease::{Candidate, TIMES, Tenure};
-use crate::cluster::look::{self, Look, Wire};
+use crate::cluster::look::{Look, Wire};
 use crate::cluster::mesh_config;
 use crate::cluster::metrics::Metrics;
 use crate::cluster::provisioning::Provisioner;
@@ -21,8 +21,9 @@ use crate::cluster::turn::{self, Outlook, Turn};
 use crate::cluster::watch;
 use crate::cluster::webhooks::{Latest, keep_bundles};
 use crate::publish::{Publisher, ServerCertificate};
+use crate::serve::{PATIENCE, serve};
 use crate::settings::Settings;
-use crate::webhook::{self, Serving, keep_current};
+use crate::webhook;
 use crate::world::PLATFORM_NAMESPACE;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -34,7 +35,7 @@ use selvage_policy::TrustDomain;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -53,10 +54,10 @@ pub struct Options {
     /// Where proxies are served (the wire).
     #[arg(long, env = "SELVAGE_WIRE", value_name = "ADDRESS", default_value = "0.0.0.0:15410")]
     pub wire: SocketAddr,
-    /// Where /healthz, /readyz and /status are answered.
+    /// Where /healthz, /readyz and /state are answered.
     #[arg(long, env = "SELVAGE_HEALTH", value_name = "ADDRESS", default_value = "0.0.0.0:15415")]
     pub health: SocketAddr,
-    /// Where /metrics is answered, for Prometheus.
+    /// Where /metrics is answered, for Prometheus, and /status, for `selvage status`.
     #[arg(long, env = "SELVAGE_METRICS", value_name = "ADDRESS", default_value = "0.0.0.0:15420")]
     pub metrics: SocketAddr,
     /// Where the API server asks before it stores an object (webhooks).
@@ -65,6 +66,9 @@ pub struct Options {
     /// What the platform team says about the proxies that are made: `settings.json` of the chart.
     #[arg(long, env = "SELVAGE_SETTINGS", value_name = "FILE")]
     pub settings: PathBuf,
+    /// How long it goes on after SIGTERM, unready: the API server and proxies still come to it until they are told that it is gone.
+    #[arg(long, env = "SELVAGE_LAME_DUCK", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub lame_duck: Duration,
     /// The name of this replica, which no other has: its pod's. Default: the host's name.
     #[arg(long, env = "SELVAGE_POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
@@ -79,22 +83,56 @@ impl Options {
     }
 }
 
-/// Runs until `stop`. What fails is tried again; only what cannot begin at all is an error.
-pub async fn run(options: &Options, client: Client, stop: CancellationToken) -> Result<()> {
+fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_secs)
+}
+
+/// What a controller listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Proxies.
+    pub wire: TcpListener,
+    /// The API server's questions.
+    pub webhooks: TcpListener,
+    /// Health, readiness and state.
+    pub health: TcpListener,
+    /// Figures.
+    pub metrics: TcpListener,
+}
+
+impl Listeners {
+    /// Listens where the options say.
+    pub async fn bind(options: &Options) -> Result<Self> {
+        Ok(Self {
+            wire: bind(options.wire).await?,
+            webhooks: bind(options.webhooks).await?,
+            health: bind(options.health).await?,
+            metrics: bind(options.metrics).await?,
+        })
+    }
+}
+
+/// Runs until `stop`, and a little longer. What fails is tried again; only what cannot begin at all is an error.
+pub async fn run(options: &Options, listeners: Listeners, client: Client, stop: CancellationToken) -> Result<()> {
     let settings = Settings::read(&options.settings)?;
     let metrics = Arc::new(Metrics::new().context("metrics cannot be registered")?);
-    let (health, figures) = (bind(options.health).await?, bind(options.metrics).await?);
-    let (wire, webhooks) = (bind(options.wire).await?, bind(options.webhooks).await?);
+    let Listeners { wire, webhooks, health, metrics: figures } = listeners;
     let identity = options.identity();
     let (candidate, tenure) = Candidate::new(client.clone(), PLATFORM_NAMESPACE, identity.clone(), TIMES, metrics.clone());
     let outlook = Outlook::default();
-    let look =
-        Look { identity, metrics: metrics.clone(), outlook: outlook.clone(), tenure: tenure.clone(), wire: Arc::new(RwLock::new(None)) };
+    let look = Look {
+        identity,
+        metrics: metrics.clone(),
+        outlook: outlook.clone(),
+        tenure: tenure.clone(),
+        leaving: stop.clone(),
+        wire: Arc::new(RwLock::new(None)),
+    };
     // Ended in this order: what writes, then the lease, then what can be looked at.
     let (ending, leaving, closing) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (mut parts, mut lease, mut windows) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-    windows.spawn(look::serve(health, look.health(), closing.clone()));
-    windows.spawn(look::serve(figures, look.figures(), closing.clone()));
+    windows.spawn(serve(health, None, look.health(), PATIENCE, closing.clone()));
+    windows.spawn(serve(figures, None, look.figures(), PATIENCE, closing.clone()));
     lease.spawn(candidate.run(leaving.clone()));
     let (seen, events) = mpsc::channel(watch::EVENTS);
     for kind in WATCHED.iter() {
@@ -104,7 +142,7 @@ pub async fn run(options: &Options, client: Client, stop: CancellationToken) -> 
             ending.run_until_cancelled(watching).await;
         });
     }
-    parts.spawn(mesh_config::keep(client.clone(), settings.trust_domain.clone(), tenure.clone(), ending.clone()));
+    parts.spawn(mesh_config::keep(client.clone(), settings.trust_domain.clone(), outlook.clone(), tenure.clone(), ending.clone()));
     let cluster = Cluster { client, settings, metrics, tenure, outlook, look, wire, webhooks };
     let begin = ending.clone();
     parts.spawn(async move {
@@ -113,7 +151,7 @@ pub async fn run(options: &Options, client: Client, stop: CancellationToken) -> 
         }
     });
     let outcome = tokio::select! {
-        () = stop.cancelled() => Ok(()),
+        () = ended(&stop, options.lame_duck) => Ok(()),
         // The lease and the windows end only when told to; of the others, that the serving part ends is the end of all.
         ended = first_failure(&mut parts) => Err(ended),
     };
@@ -125,6 +163,12 @@ pub async fn run(options: &Options, client: Client, stop: CancellationToken) -> 
         }
     }
     outcome
+}
+
+/// Ends as long after `stop` as everything goes on.
+async fn ended(stop: &CancellationToken, lame_duck: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(lame_duck).await;
 }
 
 /// Waits until a part ends, which none does by itself.
@@ -208,10 +252,8 @@ impl Cluster {
         let (client, ends) = (self.client.clone(), stop.clone());
         tasks.spawn(async move { issuer.keep(client, ends).await });
         tasks.spawn(certificate.clone().keep(authority.clone(), stop.clone()));
-        let serving = Arc::new(Serving::default());
-        serving.renew(&authority, SystemTime::now()).context("webhooks get no certificate")?;
-        let webhooks_tls = serving.clone().tls().context("webhooks cannot be served")?;
-        tasks.spawn(keep_current(serving, authority, stop.clone()));
+        let of_webhooks = ServerCertificate::webhooks(&authority, webhook::SERVER_NAME).context("webhooks get no certificate")?;
+        tasks.spawn(of_webhooks.clone().keep(authority, stop.clone()));
         // A proxy that came before the first publication would be sent away; it may as well wait to be accepted.
         let mut seen = self.outlook.seen.subscribe();
         let published = stop.run_until_cancelled(seen.wait_for(Option::is_some)).await.is_some_and(|seen| seen.is_ok());
@@ -220,7 +262,7 @@ impl Cluster {
             return Ok(());
         }
         let webhooks = webhook::router(Arc::new(Latest(self.outlook.seen.subscribe())), self.settings);
-        tasks.spawn(webhook::serve(self.webhooks, Arc::new(webhooks_tls), webhooks, stop.clone()));
+        tasks.spawn(serve(self.webhooks, Some(of_webhooks.tls()), webhooks, PATIENCE, stop.clone()));
         *self.look.wire.write() = Some(Wire { server: server.clone(), publisher: publishing });
         tracing::info!(address = ?self.wire.local_addr().ok(), "proxies are served");
         let serving = server.serve(self.wire, certificate.tls());

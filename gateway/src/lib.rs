@@ -3,14 +3,8 @@
 //! It is the proxy of `selvage-proxy` and nothing else: which listeners it has, and whom it believes, stands in its Resources.
 
 use clap::{Parser, Subcommand};
-use selvage_config::ports::{ADMIN, HEALTH, METRICS};
-use selvage_proxy::admin::Address;
 use selvage_proxy::probe::Probes;
-pub use selvage_proxy::program::access_log;
 use selvage_proxy::program::{self, Check, EXIT_CODES, Program, Run};
-use selvage_proxy::proxy::ProxyOptions;
-pub use selvage_proxy::running::{Feed, RunError, Running, Windows};
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -50,12 +44,4 @@ pub fn main() -> ExitCode {
         Command::Run(options) => program::run(EDGE, options, Probes::default()),
         Command::Check(options) => program::check(options),
     })
-}
-
-/// An edge in this process, for `selvage up`: its ports to look into it are on its own address.
-pub async fn start(name: &str, address: IpAddr, threads: u16, access_log: &str, feed: Feed) -> Result<Running, RunError> {
-    let at = |port| Some(Address::Tcp((address, port).into()));
-    let windows = Windows { health: at(HEALTH), metrics: at(METRICS), admin: at(ADMIN), ..Windows::default() };
-    let access = self::access_log(access_log);
-    Running::start(&ProxyOptions { name: name.into(), threads: threads.into(), access, ..ProxyOptions::default() }, &windows, feed).await
 }

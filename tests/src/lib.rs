@@ -6,6 +6,7 @@ pub mod client;
 pub mod cluster;
 pub mod directory;
 pub mod grpc;
+pub mod limit;
 pub mod program;
 pub mod running;
 pub mod standalone;

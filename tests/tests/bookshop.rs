@@ -4,7 +4,7 @@ use http::Method;
 use selvage_tests::client::{raw, trusting};
 use selvage_tests::grpc::Catalogue;
 use selvage_tests::program::program;
-use selvage_tests::{Answer, Client, Directory, Running};
+use selvage_tests::{Answer, Client, Directory, Running, limit};
 use std::time::{Duration, Instant};
 
 const BOOKSHOP: &str = "examples/bookshop";
@@ -76,19 +76,10 @@ async fn the_five_commands_give_what_they_promise() {
     assert_eq!(problem["policy"], ORDERS_CALLERS);
 
     // Three: one limited.
-    let client = edge(&running);
-    let together = (0..80).map(|_| {
-        let client = client.clone();
-        async move { client.get("/healthz").await }
-    });
-    let answers = futures::future::join_all(together).await;
-    assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 429)));
-    assert!(answers.iter().filter(|answer| answer.status == 200).count() >= 20);
-    let limited: Vec<_> = answers.into_iter().filter(|answer| answer.status == 429).collect();
-    let first = limited.first().expect("eighty at once are more than twenty a second");
-    assert_eq!(first.json()["reason"], "rate_limited");
-    assert_eq!(first.json()["policy"], "RateLimitPolicy/bookshop/per-client");
-    assert!(first.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{:?}", first.headers);
+    let limited = limit::meet(&edge(&running), 1, 20).await;
+    assert_eq!(limited.json()["reason"], "rate_limited");
+    assert_eq!(limited.json()["policy"], "RateLimitPolicy/bookshop/per-client");
+    assert!(limited.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{:?}", limited.headers);
 
     // Four: explain says the same as live.
     let url = format!("http://{gateway}/orders/17");

@@ -2,6 +2,7 @@
 //!
 //! Helm itself runs in the suites with a cluster; here the parts that need no templating are read as they are.
 
+use regex::Regex;
 use selvage_controller::crds::KINDS;
 use selvage_controller::webhook::{MUTATING, VALIDATING, WEBHOOKS};
 use selvage_tests::program::root;
@@ -61,6 +62,86 @@ fn webhooks_have_the_names_that_the_controller_looks_for() {
     assert!(!text.contains("caBundle:"), "the controller keeps caBundle: an upgrade must not take it away");
     let rbac = read("templates/rbac.yaml");
     assert!(rbac.contains(&format!("resourceNames: [{MUTATING}]")) && rbac.contains(&format!("resourceNames: [{VALIDATING}]")));
+}
+
+/// The documents of a template, with nothing in place of what Helm puts in.
+fn documents(path: &str) -> Vec<Value> {
+    let template = Regex::new(r"(?s)\{\{.*?\}\}").expect("a literal");
+    serde_saphyr::from_multiple(&template.replace_all(&read(path), "")).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A rule of RBAC in one line: `group: resources [names] -> verbs`.
+fn line(rule: &Value) -> String {
+    let list = |field: &str| {
+        let list = rule[field].as_array().into_iter().flatten();
+        list.map(|one| one.as_str().expect("a text")).collect::<Vec<_>>().join(" ")
+    };
+    let known = ["apiGroups", "resources", "resourceNames", "verbs", "nonResourceURLs"];
+    let unknown: Vec<&String> = rule.as_object().expect("a rule").keys().filter(|field| !known.contains(&field.as_str())).collect();
+    assert!(unknown.is_empty(), "{unknown:?} in {rule}");
+    let names = if rule["resourceNames"].is_null() { String::new() } else { format!(" [{}]", list("resourceNames")) };
+    format!("{}: {}{}{names} -> {}", list("apiGroups"), list("resources"), list("nonResourceURLs"), list("verbs"))
+}
+
+/// Nothing is added here without somebody reading it twice.
+#[test]
+fn the_rights_are_these_and_no_others() {
+    let everywhere = [
+        ": namespaces pods services -> list watch",
+        ": secrets -> list watch",
+        "discovery.k8s.io: endpointslices -> list watch",
+        "gateway.networking.k8s.io: referencegrants -> list watch",
+        "gateway.networking.k8s.io: gatewayclasses gateways listenersets httproutes grpcroutes tlsroutes tcproutes -> get list watch",
+        "gateway.networking.k8s.io: gatewayclasses/status gateways/status listenersets/status httproutes/status grpcroutes/status \
+         tlsroutes/status tcproutes/status -> patch",
+        "selvage.dev: authorizationpolicies ratelimitpolicies trafficpolicies meshconfigs -> get list watch",
+        "selvage.dev: authorizationpolicies/status ratelimitpolicies/status trafficpolicies/status meshconfigs/status -> patch",
+        "selvage.dev: meshconfigs -> create",
+        "authentication.k8s.io: tokenreviews -> create",
+        ": /.well-known/openid-configuration /openid/v1/jwks -> get",
+        ": configmaps -> create",
+        ": configmaps [selvage-roots] -> list watch patch",
+        ": services serviceaccounts -> get list create patch delete",
+        "apps: deployments -> get list create patch delete",
+        "policy: poddisruptionbudgets -> get list create patch delete",
+        "admissionregistration.k8s.io: mutatingwebhookconfigurations [selvage-injection] -> patch",
+        "admissionregistration.k8s.io: validatingwebhookconfigurations [selvage-validation] -> patch",
+    ];
+    let in_its_namespace = [
+        ": secrets -> create",
+        ": secrets [selvage-ca] -> get list watch update",
+        "coordination.k8s.io: leases -> create",
+        "coordination.k8s.io: leases [selvage-controller] -> get update",
+    ];
+    let documents = documents("templates/rbac.yaml");
+    let kinds: Vec<&str> = documents.iter().map(|one| one["kind"].as_str().expect("a kind")).collect();
+    assert_eq!(kinds, ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]);
+    for (role, expected) in [(&documents[0], &everywhere[..]), (&documents[2], &in_its_namespace[..])] {
+        let rules: Vec<String> = role["rules"].as_array().expect("rules").iter().map(line).collect();
+        assert_eq!(rules, expected, "{}", role["kind"]);
+    }
+    for binding in [&documents[1], &documents[3]] {
+        let subjects = binding["subjects"].as_array().expect("subjects");
+        assert_eq!(
+            (subjects.len(), &subjects[0]["kind"], &subjects[0]["name"]),
+            (1, &json!("ServiceAccount"), &json!("selvage-controller"))
+        );
+    }
+}
+
+#[test]
+fn the_mesh_config_is_guarded_against_deletion() {
+    let documents = documents("templates/webhooks.yaml");
+    let validating = documents.iter().find(|one| one["kind"] == "ValidatingWebhookConfiguration").expect("a configuration");
+    let rules = validating["webhooks"][0]["rules"].as_array().expect("rules");
+    let guards = |rule: &&Value| rule["resources"] == json!(["meshconfigs"]) && rule["operations"] == json!(["DELETE"]);
+    assert_eq!(rules.iter().filter(guards).count(), 1, "{rules:?}");
+}
+
+#[test]
+fn the_class_is_kept_on_uninstall_like_the_gateways_of_it() {
+    let class = &documents("templates/gatewayclass.yaml")[0];
+    assert_eq!(class["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod chart;
 mod injection;
 #[path = "cluster/outage.rs"]
 mod outage;
+#[path = "cluster/platform.rs"]
+mod platform;
 #[path = "cluster/scope.rs"]
 mod scope;
 #[path = "cluster/status.rs"]
@@ -21,6 +23,8 @@ mod status;
 mod thread;
 #[path = "cluster/wire_protocols.rs"]
 mod wire_protocols;
+#[path = "cluster/withdrawal.rs"]
+mod withdrawal;
 
 use serde_json::Value;
 

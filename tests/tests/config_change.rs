@@ -52,7 +52,7 @@ async fn two_hundred_edits_and_a_restart_of_the_publishing_side_fail_no_request(
     let clients: Vec<_> =
         (0..CLIENTS).map(|number| tokio::spawn(ask(running.clone(), count.clone(), stop.clone(), number % 2 == 1))).collect();
 
-    // Edits of every sort, none of which concerns these requests' outcome; the last of each hundred is a restart.
+    // Edits of every sort, none of which concerns these requests' outcome; one in the middle of each hundred is a restart.
     let probe = running.client("bookshop/public", 8080);
     let mut seen = 0;
     for edit in 0..EDITS {

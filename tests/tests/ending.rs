@@ -1,10 +1,20 @@
-//! The end of `selvage up`: nothing is left. In a file of its own, because tests beside it would take the addresses that become free.
+//! The end of `selvage up`: nothing is left. In a file of its own and one test after the other, because what runs beside would take the
+//! addresses that become free.
 
-use selvage_tests::{Directory, Running};
-use std::time::Duration;
+use selvage_tests::{Client, Directory, Running};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Held by the test that runs.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn interrupting_it_leaves_no_process_and_no_port() {
+    let _alone = ALONE.lock().await;
     let directory = Directory::copy_of("examples/bookshop");
     let running = Running::start(&directory).await;
     let gateway = running.gateway("bookshop/public", 8080);
@@ -27,9 +37,14 @@ async fn interrupting_it_leaves_no_process_and_no_port() {
     assert!(children.len() >= 3, "three services run: {children:?}");
 
     // A request in flight is finished.
+    let process = Client::new(SocketAddr::new(running.workload("bookshop/storefront").local, 8080));
     let slow = running.client("bookshop/public", 8080);
-    let slow = tokio::spawn(async move { slow.get("/slow?ms=1500").await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let slow = tokio::spawn(async move { slow.get("/slow?ms=3000").await });
+    let begun = Instant::now();
+    while process.get("/counters").await.expect(200).json()["counters"]["/slow"] != 1 {
+        assert!(begun.elapsed() < PATIENCE, "no request is under way");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let (code, said) = running.end("INT").await;
     assert_eq!(code, Some(0), "{said}");
     slow.await.expect("the request did not panic").expect(200);
@@ -68,6 +83,7 @@ fn descendants(pid: u32) -> Vec<u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_it_leaves_no_process_either() {
+    let _alone = ALONE.lock().await;
     let directory = Directory::copy_of("examples/bookshop");
     let running = Running::start(&directory).await;
     let children = descendants(running.pid());
@@ -75,13 +91,9 @@ async fn killing_it_leaves_no_process_either() {
     let alive = |child: &u32| std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     assert!(children.iter().all(alive));
     drop(running);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while children.iter().any(alive) {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "processes are left: {:?}",
-            children.iter().filter(|child| alive(child)).collect::<Vec<_>>()
-        );
+        assert!(begun.elapsed() < PATIENCE, "processes are left: {:?}", children.iter().filter(|child| alive(child)).collect::<Vec<_>>());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -8,11 +8,12 @@ mod explain {
 
 use explain::random::{Configuration, Random, Request};
 use selvage_config::resource::backend::AppProtocol;
-use selvage_config::resource::listener::{Bind, MeshMode};
-use selvage_config::{BackendSpec, keys};
+use selvage_config::resource::listener::{Bind, MeshMode, Protocol};
+use selvage_config::{BackendSpec, ListenerSpec, keys};
 use selvage_policy::{SpiffeId, Target, TargetKind};
 use selvage_proxy::explain::{At, Described, DescribedHttp, Explanation, Moment, Verdict, explain};
 use selvage_proxy::state::clock;
+use selvage_tests::Client;
 use selvage_tests::standalone::{
     Authority, Call, Caller, Heard, Recorder, Resources, Standalone, Via, address, edge_listener, identity, inbound_listener, service_chain,
 };
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 const CONFIGURATIONS: usize = 160;
 const REQUESTS: usize = 20;
+/// Configurations of a listener of bytes.
+const OPAQUE: usize = 80;
 /// A slow machine stops early, with fewer requests but enough of them.
 const BUDGET: Duration = Duration::from_secs(45);
 const ENOUGH: usize = 2000;
@@ -53,6 +56,14 @@ impl Role {
         let (address, identity) = (address(8080), identity("shop", "orders"));
         let spec = inbound_listener(address, backend.address);
         let base = Resources::new(authority).leaf(authority, &identity).listener(&keys::inbound("shop", "orders-0", 8080), &spec);
+        Self { is_edge: false, proxy: Standalone::start(&base).await, base, address, identity }
+    }
+
+    /// The same for a port of which nothing but bytes is known.
+    async fn opaque(authority: &Authority, backend: &Recorder) -> Self {
+        let (address, identity) = (address(9000), identity("shop", "orders"));
+        let spec = ListenerSpec { protocol: Protocol::Tcp, mesh: None, ..inbound_listener(address, backend.address) };
+        let base = Resources::new(authority).leaf(authority, &identity).listener(&keys::inbound("shop", "orders-0", 9000), &spec);
         Self { is_edge: false, proxy: Standalone::start(&base).await, base, address, identity }
     }
 
@@ -157,6 +168,39 @@ async fn explain_says_what_the_proxy_answers() {
         ["allowed", "redirected", "authorization_denied", "rate_limited", "bad_request", "policy_invalid", "posture_denied", "no_route"]
     {
         assert!(said.contains_key(wanted), "no request was {wanted}: {said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_says_whether_an_opaque_connection_is_let_in() {
+    selvage_tests::client::crypto();
+    let seed = std::env::var("SELVAGE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_126);
+    let mut random = Random::new(seed);
+    let authority = Authority::new();
+    let backend = Recorder::start(address(0)).await;
+    let role = Role::opaque(&authority, &backend).await;
+    let client = Client::new(role.address);
+    let mut said = BTreeMap::<String, usize>::new();
+    for number in 0..OPAQUE {
+        let configuration = Configuration::random(&mut random, &role.targets(), false);
+        let resources = configuration.resources(role.base.clone());
+        role.proxy.apply(&resources).await;
+        // More than one, for limits. What the bytes are makes no difference.
+        for _ in 0..3 {
+            let explained = role.explained(&Request::random(&mut random));
+            let word = match &explained.verdict {
+                Verdict::Allowed => "allowed".to_string(),
+                Verdict::Denied { reason, .. } => reason.to_string(),
+            };
+            let let_in = client.try_send(http::Method::GET, "/", "").await.is_ok();
+            let context = || format!("SELVAGE_SEED={seed}, configuration {number}: {word}\n{}", configuration.yaml(&resources));
+            assert_eq!(let_in, word == "allowed", "{}", context());
+            *said.entry(word).or_default() += 1;
+        }
+    }
+    eprintln!("explain: opaque connections: {said:?}");
+    for wanted in ["allowed", "authorization_denied", "rate_limited", "posture_denied"] {
+        assert!(said.contains_key(wanted), "no connection was {wanted}: {said:?}");
     }
 }
 

@@ -1,52 +1,21 @@
 //! What `selvage render` writes is enough: the whole bookshop from files, one proxy a process, no controller anywhere.
 
 use selvage_tests::client::crypto;
-use selvage_tests::program::program;
+use selvage_tests::program::{Program, listening, program};
 use selvage_tests::{Client, Directory};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 /// The block of addresses of this test: the last that `selvage up` would take.
 const OCTET: u8 = 126;
-
-/// Processes that are killed with the test.
-#[derive(Default)]
-struct Processes(Vec<Child>);
-
-impl Processes {
-    fn start(&mut self, name: &str, arguments: &[&str], environment: &[(&str, String)]) {
-        let mut command = Command::new(program(name));
-        command.args(arguments).envs(environment.iter().map(|(name, value)| (*name, value.as_str()))).stdin(Stdio::null());
-        self.0.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{name}: {error}")));
-    }
-}
-
-impl Drop for Processes {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-async fn listening(address: SocketAddr) {
-    let begun = Instant::now();
-    while tokio::net::TcpStream::connect(address).await.is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "nothing listens on {address}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bookshop_runs_from_rendered_files_alone() {
     crypto();
     let directory = Directory::copy_of("examples/bookshop");
     directory.write(".selvage/addresses.json", &format!(r#"{{"octet": {OCTET}}}"#));
-    let mut processes = Processes::default();
+    let mut processes = Vec::new();
     for (name, role) in [("public", "gateway"), ("storefront", "mesh-agent"), ("catalogue", "mesh-agent"), ("orders", "mesh-agent")] {
         let out = directory.path().join(format!("{name}.yaml"));
         let rendered =
@@ -56,7 +25,7 @@ async fn the_bookshop_runs_from_rendered_files_alone() {
         let secrets = directory.path().join(format!("{name}.secrets.yaml"));
         assert_eq!(std::fs::metadata(&secrets).expect("a secrets file").permissions().mode() & 0o777, 0o600);
         assert!(!std::fs::read_to_string(&out).expect("a file").contains("PRIVATE KEY"), "{name}");
-        processes.start(role, &["run", "--config", out.to_str().expect("a path"), "--access-log", "off"], &[]);
+        processes.push(Program::start(role, &["run", "--config", out.to_str().expect("a path"), "--access-log", "off"]));
     }
     // Pods, Services and Gateways are numbered in the order of their names.
     let address = |row: u8, number: u8| IpAddr::from([127, OCTET, row, number]);
@@ -72,7 +41,7 @@ async fn the_bookshop_runs_from_rendered_files_alone() {
     };
     for (name, pod) in [("catalogue", catalogue), ("orders", orders), ("storefront", storefront)] {
         let listen = SocketAddr::new(address(3, pod), 8080);
-        processes.start("bookshop", &[name, "--listen", &listen.to_string()], &services(pod));
+        processes.push(Program::start_with("bookshop", &[name, "--listen", &listen.to_string()], &services(pod)));
         listening(listen).await;
         listening(SocketAddr::new(address(2, pod), 8080)).await;
     }

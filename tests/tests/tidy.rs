@@ -161,13 +161,20 @@ fn source_files_are_short_enough_and_say_what_they_are() {
 
 #[test]
 fn names_say_something() {
-    let types = Regex::new(r"\b(?:struct|enum|trait|type|mod) ([A-Za-z0-9_]+)").expect("a literal");
+    // An associated type in an impl has the name that its trait gives it.
+    let types = [
+        r"\b(?:struct|enum|trait|mod) ([A-Za-z0-9_]+)",
+        r"(?m)^(?:pub(?:\([a-z]+\))? )?type ([A-Za-z0-9_]+)",
+        r"\btype ([A-Za-z0-9_]+)[;:]",
+    ]
+    .map(|pattern| Regex::new(pattern).expect("a literal"));
     let word = Regex::new(r"[A-Z]?[a-z0-9]+").expect("a literal");
     let mut wrong = Vec::new();
     for (path, text) in rust_files().into_iter().filter(|(_, text)| !is_generated(text)) {
         let file = path.trim_end_matches(".rs").split('/').filter(|part| EMPTY_WORDS.contains(part)).map(|part| format!("{path}: {part}"));
         wrong.extend(file);
-        for name in types.captures_iter(&code(&text)).map(|found| found[1].to_string()) {
+        let code = code(&text);
+        for name in types.iter().flat_map(|types| types.captures_iter(&code)).map(|found| found[1].to_string()) {
             if word.find_iter(&name).any(|word| EMPTY_WORDS.contains(&word.as_str().to_lowercase().as_str())) {
                 wrong.push(format!("{path}: {name}"));
             }

@@ -23,6 +23,7 @@ use selvage_config::resource::Secret;
 use selvage_policy::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
 use x509_parser::prelude::Pem;
 
 /// How long a root lives.
@@ -78,6 +79,7 @@ pub struct Kept {
 /// An authority ready to sign. What it signs with may be replaced while it serves.
 pub struct Authority {
     ready: ArcSwap<Ready>,
+    replacements: watch::Sender<u64>,
 }
 
 struct Ready {
@@ -152,13 +154,19 @@ impl Kept {
 impl Authority {
     /// Takes up what was kept.
     pub fn new(kept: Kept) -> Result<Self, CaError> {
-        Ok(Self { ready: ArcSwap::from_pointee(kept.try_into()?) })
+        Ok(Self { ready: ArcSwap::from_pointee(kept.try_into()?), replacements: watch::Sender::new(0) })
     }
 
     /// Signs with this from now on; what cannot be used changes nothing.
     pub fn replace(&self, kept: Kept) -> Result<(), CaError> {
         self.ready.store(std::sync::Arc::new(kept.try_into()?));
+        self.replacements.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Counts how often it was replaced: what it issued before may not be trusted much longer.
+    pub fn replacements(&self) -> watch::Receiver<u64> {
+        self.replacements.subscribe()
     }
 
     /// What has to be kept of it.

@@ -30,6 +30,8 @@ pub const SECRET: &str = "selvage-ca";
 pub const KEY: &str = "ca.json";
 /// The type of the Secret.
 const TYPE: &str = "selvage.dev/ca";
+/// On the Secret: the trust domain that the authority was made for.
+const DOMAIN: &str = "selvage.dev/trust-domain";
 /// How often the holder of the lease looks whether the issuer is due, or the Secret gone.
 const ROUND: Duration = Duration::from_secs(60);
 /// After a watch of the Secret failed.
@@ -66,7 +68,7 @@ pub async fn open(client: Client, namespace: &str, trust_domain: &TrustDomain) -
             return parse(&secret);
         }
         let kept = Kept::create(trust_domain, SystemTime::now())?;
-        match within(api.create(&PostParams::default(), &secret(&kept, None)?)).await {
+        match within(api.create(&PostParams::default(), &made(&kept, trust_domain)?)).await {
             Ok(_) => {
                 tracing::info!(%trust_domain, secret = SECRET, "a certificate authority was made");
                 return Ok(kept);
@@ -76,6 +78,14 @@ pub async fn open(client: Client, namespace: &str, trust_domain: &TrustDomain) -
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The trust domain that the authority was made for, where there is one that says so.
+pub async fn domain(client: Client, namespace: &str) -> Result<Option<TrustDomain>, AuthorityError> {
+    let api: Api<Secret> = Api::namespaced(client, namespace);
+    let secret = within(api.get_opt(SECRET)).await?;
+    let written = secret.and_then(|secret| secret.metadata.annotations?.remove(DOMAIN));
+    Ok(written.and_then(|domain| TrustDomain::try_from(domain).ok()))
 }
 
 fn already_there(error: &kube::Error) -> bool {
@@ -97,15 +107,22 @@ fn parse(secret: &Secret) -> Result<Kept, AuthorityError> {
     Ok(kept)
 }
 
-fn secret(kept: &Kept, before: Option<&Secret>) -> Result<Secret, AuthorityError> {
+/// The Secret of an authority that was just made, or is put back.
+fn made(kept: &Kept, trust_domain: &TrustDomain) -> Result<Secret, AuthorityError> {
+    let one = |name: &str, value: &str| Some(BTreeMap::from([(name.to_string(), value.to_string())]));
+    let metadata = ObjectMeta {
+        name: Some(SECRET.into()),
+        labels: one("app.kubernetes.io/part-of", "selvage"),
+        annotations: one(DOMAIN, &trust_domain.to_string()),
+        ..ObjectMeta::default()
+    };
+    secret(kept, &Secret { metadata, type_: Some(TYPE.into()), ..Secret::default() })
+}
+
+fn secret(kept: &Kept, before: &Secret) -> Result<Secret, AuthorityError> {
     let text = serde_json::to_vec(kept).map_err(|error| AuthorityError::Damaged(error.to_string()))?;
-    let labels = BTreeMap::from([("app.kubernetes.io/part-of".to_string(), "selvage".to_string())]);
-    let metadata = before.map_or_else(
-        || ObjectMeta { name: Some(SECRET.into()), labels: Some(labels), ..ObjectMeta::default() },
-        |before| before.metadata.clone(),
-    );
-    let kind = before.map_or(Some(TYPE.to_string()), |before| before.type_.clone());
-    Ok(Secret { metadata, type_: kind, data: Some(BTreeMap::from([(KEY.to_string(), ByteString(text))])), ..Secret::default() })
+    let data = Some(BTreeMap::from([(KEY.to_string(), ByteString(text))]));
+    Ok(Secret { metadata: before.metadata.clone(), type_: before.type_.clone(), data, ..Secret::default() })
 }
 
 /// The authority of this replica, kept the same as the Secret.
@@ -188,7 +205,7 @@ impl Keeper {
         let text = |error: WriteError| error.to_string();
         let present = within(api.get_opt(SECRET)).await.map_err(|error| error.to_string())?;
         let Some(present) = present else {
-            let back = secret(&self.authority.kept(), None).map_err(|error| error.to_string())?;
+            let back = made(&self.authority.kept(), &self.trust_domain).map_err(|error| error.to_string())?;
             self.tenure.write(api.create(&PostParams::default(), &back)).await.map_err(text)?;
             tracing::warn!(secret = SECRET, "the Secret of the certificate authority was gone: it was put back");
             return Ok(());
@@ -198,7 +215,7 @@ impl Keeper {
             return Ok(());
         }
         // With the version that was read.
-        let renewed = secret(&kept, Some(&present)).map_err(|error| error.to_string())?;
+        let renewed = secret(&kept, &present).map_err(|error| error.to_string())?;
         let written = self.tenure.write(api.replace(SECRET, &PostParams::default(), &renewed)).await.map_err(text)?;
         self.take(&written);
         Ok(())

@@ -36,11 +36,31 @@ impl std::ops::BitOrAssign for Effect {
     }
 }
 
+/// Which object, in which form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edition {
+    /// `metadata.uid`
+    pub uid: String,
+    /// `metadata.generation`
+    pub generation: i64,
+}
+
+impl Edition {
+    fn of(object: &Value) -> Self {
+        Self {
+            uid: object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().into(),
+            generation: object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
+        }
+    }
+}
+
 /// What is known.
 #[derive(Default)]
 pub struct Known {
     /// The World.
     pub world: World,
+    /// Of every object that may get a status from us, what the World has; of one that cannot be read, what was read in vain.
+    pub editions: Arc<BTreeMap<Key, Edition>>,
     /// Statuses on the API server.
     pub present: Arc<Present>,
     /// Who each Pod is.
@@ -81,7 +101,8 @@ impl Known {
 
     fn apply(&mut self, kind: &'static Kind, mut value: Value) -> Effect {
         let name = name_of(&value);
-        let status = kind.status != StatusForm::None && self.present.saw(kind.key(&name), &value);
+        let key = kind.key(&name);
+        let status = kind.status != StatusForm::None && self.present.saw(key.clone(), &value);
         if kind.kind == "Pod" {
             self.pods.insert(name.clone(), &value);
         }
@@ -97,6 +118,9 @@ impl Known {
         let hash = hash_of(&value);
         let world = self.seen.entry(kind.kind).or_default().insert(name, hash) != Some(hash);
         if world {
+            if kind.status != StatusForm::None {
+                Arc::make_mut(&mut self.editions).insert(key, Edition::of(&value));
+            }
             self.world.insert_json(value);
         }
         Effect { world, status }
@@ -105,6 +129,9 @@ impl Known {
     fn remove(&mut self, kind: &'static Kind, name: &Name) -> Effect {
         let key = kind.key(name);
         self.present.forget(&key);
+        if kind.status != StatusForm::None {
+            Arc::make_mut(&mut self.editions).remove(&key);
+        }
         if kind.kind == "Pod" {
             self.pods.remove(name);
         }

@@ -43,6 +43,9 @@ const _: () = assert!(TIMES.writes.as_secs() + LONGEST_WRITE.as_secs() < TIMES.d
 /// For one question to the API server about it.
 const PATIENCE: Duration = Duration::from_secs(4);
 
+/// How often it is tried when others write it too; the next period tries again.
+const ATTEMPTS: usize = 3;
+
 /// Whether this replica may write.
 #[derive(Clone, Debug)]
 pub struct Tenure {
@@ -119,6 +122,15 @@ impl WriteError {
     }
 }
 
+/// Who holds the lease, as far as one attempt could tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    This,
+    Another,
+    /// It was written by somebody in that moment.
+    Unsettled,
+}
+
 /// Keeps trying to hold the lease.
 pub struct Candidate {
     api: Api<Lease>,
@@ -146,15 +158,16 @@ impl Candidate {
         loop {
             let begun = Instant::now();
             match tokio::time::timeout(PATIENCE, self.attempt()).await {
-                Ok(Ok(true)) => {
+                Ok(Ok(Holder::This)) => {
                     self.until.send_replace(Some(begun + self.times.writes));
                     self.others.send_replace(None);
                 }
-                // Somebody else has it.
-                Ok(Ok(false)) => {
+                Ok(Ok(Holder::Another)) => {
                     self.until.send_replace(None);
                     self.others.send_replace(Some(begun + self.times.duration));
                 }
+                // What was so before is so until it ends by itself.
+                Ok(Ok(Holder::Unsettled)) => {}
                 Ok(Err(error)) => tracing::warn!(error = brief(&error), "the lease cannot be asked for: it is tried again"),
                 Err(_) => tracing::warn!("the lease cannot be asked for in time: it is tried again"),
             }
@@ -179,8 +192,18 @@ impl Candidate {
         }
     }
 
-    /// Takes or renews it; says whether it is ours.
-    async fn attempt(&mut self) -> kube::Result<bool> {
+    /// Takes or renews it. Where somebody else wrote it in that moment, it is looked at again at once: what was written may be anything.
+    async fn attempt(&mut self) -> kube::Result<Holder> {
+        for _ in 0..ATTEMPTS {
+            match self.attempt_once().await? {
+                Holder::Unsettled => {}
+                settled => return Ok(settled),
+            }
+        }
+        Ok(Holder::Unsettled)
+    }
+
+    async fn attempt_once(&mut self) -> kube::Result<Holder> {
         let Some(mut lease) = self.api.get_opt(LEASE).await? else {
             let metadata = ObjectMeta { name: Some(LEASE.into()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.spec(None)) };
@@ -189,7 +212,7 @@ impl Candidate {
         let present = lease.spec.take().unwrap_or_default();
         let holder = present.holder_identity.clone().unwrap_or_default();
         if holder != self.identity && !holder.is_empty() && !self.expired(&lease, &holder, &present) {
-            return Ok(false);
+            return Ok(Holder::Another);
         }
         lease.spec = Some(self.spec(Some(&present)));
         // With the version that was read: of two that try, one fails.
@@ -239,11 +262,11 @@ impl Candidate {
     }
 }
 
-/// A conflict means that somebody else was quicker.
-fn taken(outcome: kube::Result<Lease>) -> kube::Result<bool> {
+/// A conflict means that somebody else was quicker, and no more.
+fn taken(outcome: kube::Result<Lease>) -> kube::Result<Holder> {
     match outcome {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
+        Ok(_) => Ok(Holder::This),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(Holder::Unsettled),
         Err(error) => Err(error),
     }
 }

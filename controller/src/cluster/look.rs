@@ -15,7 +15,6 @@ use parking_lot::RwLock;
 use selvage_config::wire::server::Server;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// What is looked at.
@@ -29,6 +28,8 @@ pub struct Look {
     pub outlook: Outlook,
     /// Whether it writes.
     pub tenure: Tenure,
+    /// Cancelled: it ends soon, and is not to be asked for anything new.
+    pub leaving: CancellationToken,
     /// Who serves proxies; none before anything is served.
     pub wire: Arc<RwLock<Option<Wire>>>,
 }
@@ -86,6 +87,9 @@ impl Look {
 }
 
 async fn readyz(State(look): State<Look>) -> impl IntoResponse {
+    if look.leaving.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "it ends\n".to_string());
+    }
     // Once published, it stays ready: proxies are served from memory whatever becomes of the API server.
     let published = look.outlook.seen.borrow().is_some() && look.wire.read().is_some();
     let why = look.outlook.not_yet.borrow().clone().unwrap_or_else(|| "the wire is not served yet".into());
@@ -101,12 +105,5 @@ async fn proxies(State(look): State<Look>) -> axum::response::Response {
     match look.wire.read().as_ref() {
         Some(wire) => axum::Json(wire.publisher.listing()).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the wire is not served yet\n").into_response(),
-    }
-}
-
-/// Serves until stopped.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
-        tracing::error!(%error, "health and figures are not served any more");
     }
 }

@@ -1,7 +1,7 @@
 //! From what is to be said of an object, and the status that it has, to the change that has to be written; none, if it says so already.
 //!
-//! Pure. What is not ours stays as it is: entries of other controllers, conditions of types that we never write, fields that we do not
-//! know. `lastTransitionTime` changes only where a condition's status does.
+//! Pure. What is not ours stays as it is: entries of other controllers, conditions of types that we never write (as far as there is room
+//! beside ours), fields that we do not know. `lastTransitionTime` changes only where a condition's status does.
 
 use super::kinds::StatusForm;
 use super::statuses::Said;
@@ -9,7 +9,7 @@ use crate::translate::CONTROLLER;
 use crate::translate::status::{Condition, ParentStatus, Status};
 use serde_json::{Map, Value, json};
 
-/// Types of conditions that are ours on objects whose status is ours as a whole: one that is not said any more is taken away.
+/// Types of conditions that are ours: one that is not said any more is taken away.
 const OURS: [&str; 8] =
     ["Accepted", "Programmed", "ResolvedRefs", "Conflicted", "Enforced", "PartiallyInvalid", "OverlappingTLSConfig", "SupportedVersion"];
 /// A list of a status that several controllers have entries in.
@@ -20,6 +20,8 @@ struct Entries {
     most: usize,
 }
 
+/// Conditions at one place. Gateway API allows no more.
+const MOST_CONDITIONS: usize = 8;
 const PARENTS: Entries = Entries { member: "parents", reference: "parentRef", most: 32 };
 const ANCESTORS: Entries = Entries { member: "ancestors", reference: "ancestorRef", most: 16 };
 /// Longer messages are cut: the API server refuses them.
@@ -44,7 +46,7 @@ pub fn change(form: StatusForm, said: Option<&Said>, present: &Value, now: &str)
 
 fn whole(said: &Status, present: &Value, now: &str, wanted: &mut Map<String, Value>) {
     let generation = said.observed_generation;
-    wanted.insert("conditions".into(), conditions(&said.conditions, generation, present.get("conditions"), Foreign::Kept, now));
+    wanted.insert("conditions".into(), conditions(&said.conditions, generation, present.get("conditions"), now));
     if !said.listeners.is_empty() || present.get("listeners").is_some() {
         let before = |name: &str| {
             let named = |one: &&Value| one.get("name").and_then(Value::as_str) == Some(name);
@@ -59,7 +61,7 @@ fn whole(said: &Status, present: &Value, now: &str, wanted: &mut Map<String, Val
                 "name": one.name,
                 "attachedRoutes": one.attached_routes,
                 "supportedKinds": one.supported_kinds,
-                "conditions": conditions(&one.conditions, generation, before(&one.name), Foreign::Dropped, now),
+                "conditions": conditions(&one.conditions, generation, before(&one.name), now),
             })
         });
         wanted.insert("listeners".into(), listeners.collect());
@@ -78,7 +80,7 @@ fn entries(of: &Entries, said: Option<&Status>, present: &Value, now: &str) -> O
     let Some(said) = said else { return (!ours.is_empty()).then(|| (of.member.into(), Value::Array(list))) };
     let written = |earlier: Option<&Value>, to: Value, said: &[Condition], generation: i64| {
         let earlier = earlier.and_then(|one| one.get("conditions"));
-        json!({ of.reference: to, "controllerName": CONTROLLER, "conditions": conditions(said, generation, earlier, Foreign::Dropped, now) })
+        json!({ of.reference: to, "controllerName": CONTROLLER, "conditions": conditions(said, generation, earlier, now) })
     };
     let generation = said.observed_generation;
     let new: Vec<Value> = if said.parents.is_empty() && !said.conditions.is_empty() {
@@ -107,23 +109,21 @@ pub(crate) fn same_reference(a: &Value, b: &Value) -> bool {
     ["group", "kind", "namespace", "name", "sectionName", "port"].iter().all(|name| field(a, name) == field(b, name))
 }
 
-/// What is done with conditions of types that are not ours.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Foreign {
-    Kept,
-    Dropped,
-}
-
-fn conditions(said: &[Condition], generation: i64, before: Option<&Value>, foreign: Foreign, now: &str) -> Value {
+fn conditions(said: &[Condition], generation: i64, before: Option<&Value>, now: &str) -> Value {
     let before = before.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let kind_of = |one: &Value| one.get("type").and_then(Value::as_str).unwrap_or_default().to_string();
     let mut list: Vec<Value> = Vec::new();
+    // What is too many would be refused, with ours.
+    let mut room = MOST_CONDITIONS.saturating_sub(said.len());
     // In the order that there was, so that nothing changes where nothing did.
     for one in before {
         let kind = kind_of(one);
         match said.iter().find(|condition| condition.kind == kind) {
             Some(condition) => list.push(condition_of(condition, generation, Some(one), now)),
-            None if foreign == Foreign::Kept && !OURS.contains(&kind.as_str()) => list.push(one.clone()),
+            None if !OURS.contains(&kind.as_str()) && room > 0 => {
+                room -= 1;
+                list.push(one.clone());
+            }
             None => {}
         }
     }

@@ -15,19 +15,20 @@
 //!
 //! | group | resources | verbs | what for |
 //! | --- | --- | --- | --- |
-//! | core | namespaces, pods, services | get, list, watch | World |
-//! | core | secrets | get, list, watch | World (`type=kubernetes.io/tls` only, a restriction that RBAC cannot express) |
-//! | discovery.k8s.io | endpointslices | get, list, watch | World |
-//! | gateway.networking.k8s.io | gatewayclasses, gateways, listenersets, httproutes, grpcroutes, tlsroutes, tcproutes, referencegrants | get, list, watch | World |
+//! | core | namespaces, pods, services | list, watch | World |
+//! | core | secrets | list, watch | World (`type=kubernetes.io/tls` only, a restriction that RBAC cannot express) |
+//! | discovery.k8s.io | endpointslices | list, watch | World |
+//! | gateway.networking.k8s.io | referencegrants | list, watch | World |
+//! | gateway.networking.k8s.io | gatewayclasses, gateways, listenersets, httproutes, grpcroutes, tlsroutes, tcproutes | get, list, watch | World; [`statuses`] after a conflict |
 //! | gateway.networking.k8s.io | `…/status` of gatewayclasses, gateways, listenersets and the routes | patch | statuses |
-//! | selvage.dev | authorizationpolicies, ratelimitpolicies, trafficpolicies, meshconfigs | get, list, watch | World |
+//! | selvage.dev | authorizationpolicies, ratelimitpolicies, trafficpolicies, meshconfigs | get, list, watch | World; [`statuses`] after a conflict |
 //! | selvage.dev | meshconfigs | create | [`mesh_config`] |
 //! | selvage.dev | `…/status` of all of them | patch | statuses |
 //! | (paths) | `/.well-known/openid-configuration`, `/openid/v1/jwks` | get (every service account may, by `system:service-account-issuer-discovery`) | [`issuer`] |
 //! | authentication.k8s.io | tokenreviews | create | [`tokens`] |
-//! | core | configmaps | get, list, watch, patch with `resourceNames: [selvage-roots]`; create | [`roots`] |
+//! | core | configmaps | list, watch, patch with `resourceNames: [selvage-roots]`; create | [`roots`] |
 //! | core, in the platform's namespace | secrets | get, list, watch, update with `resourceNames: [selvage-ca]`; create | [`authority`] |
-//! | core; apps; policy | services, serviceaccounts; deployments; poddisruptionbudgets | get, create, patch | [`provisioning`] |
+//! | core; apps; policy | services, serviceaccounts; deployments; poddisruptionbudgets | get, list, create, patch, delete | [`provisioning`] |
 //! | admissionregistration.k8s.io | mutatingwebhookconfigurations `selvage-injection`, validatingwebhookconfigurations `selvage-validation` | patch | [`webhooks`] |
 //! | coordination.k8s.io, in the platform's namespace | leases | get, update with `resourceNames: [selvage-controller]`; create | [`lease`] |
 

@@ -3,7 +3,7 @@
 use crate::world::Name;
 use parking_lot::RwLock;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// What a token is checked against.
@@ -41,27 +41,64 @@ impl PodFacts {
             network: if on_host { Network::Host } else { Network::Own },
         }
     }
+
+    /// Its addresses, each once, where they are nobody else's.
+    fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        self.addresses.iter().copied().filter(|_| self.network == Network::Own).collect()
+    }
 }
 
 /// Every Pod.
 #[derive(Default)]
 pub struct Pods {
-    pods: RwLock<HashMap<Name, PodFacts>>,
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    pods: HashMap<Name, PodFacts>,
+    /// How many Pods have an address to themselves, or (for a moment, while it passes from one to the next) claim to.
+    addresses: HashMap<IpAddr, usize>,
+}
+
+impl Known {
+    fn remove(&mut self, name: &Name) {
+        let Some(gone) = self.pods.remove(name) else { return };
+        for address in gone.own_addresses() {
+            if let Some(count) = self.addresses.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    self.addresses.remove(&address);
+                }
+            }
+        }
+    }
 }
 
 impl Pods {
     /// A Pod as the API server has it.
     pub fn insert(&self, name: Name, pod: &Value) {
-        self.pods.write().insert(name, PodFacts::of(pod));
+        let facts = PodFacts::of(pod);
+        let mut known = self.known.write();
+        known.remove(&name);
+        for address in facts.own_addresses() {
+            *known.addresses.entry(address).or_default() += 1;
+        }
+        known.pods.insert(name, facts);
     }
 
     /// A Pod is gone.
     pub fn remove(&self, name: &Name) {
-        self.pods.write().remove(name);
+        self.known.write().remove(name);
     }
 
     /// Who that Pod is.
     pub fn find(&self, name: &Name) -> Option<PodFacts> {
-        self.pods.read().get(name).cloned()
+        self.known.read().pods.get(name).cloned()
+    }
+
+    /// Whether that is a Pod's own address.
+    pub fn have(&self, address: &IpAddr) -> bool {
+        self.known.read().addresses.contains_key(address)
     }
 }

@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub struct Standing {
     /// Identifies the very object.
     pub uid: String,
+    /// Counts edits of its spec.
+    pub generation: i64,
     /// The version of the object that has this status.
     pub resource_version: String,
     /// Its `status`; null where it has none.
@@ -22,6 +24,7 @@ impl Standing {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string();
         Self {
             uid: text("/metadata/uid"),
+            generation: object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
             resource_version: text("/metadata/resourceVersion"),
             status: object.get("status").cloned().unwrap_or_default(),
         }

@@ -5,6 +5,7 @@ use super::FIELD_OWNER;
 use super::brief::brief_of_watch;
 use super::lease::{Tenure, WriteError};
 use super::metrics::{Metrics, WriteOutcome, Written};
+use crate::containers::ROOTS;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
@@ -18,8 +19,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The ConfigMap's name.
-pub const CONFIG_MAP: &str = "selvage-roots";
 /// Where in it the roots are, PEM.
 pub const KEY: &str = "roots.pem";
 /// After a write or a watch failed.
@@ -45,7 +44,7 @@ impl Roots {
     /// Runs until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
         let everywhere: Api<ConfigMap> = Api::all(self.client.clone());
-        let mut seen = watcher::watcher(everywhere, watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"))).boxed();
+        let mut seen = watcher::watcher(everywhere, watcher::Config::default().fields(&format!("metadata.name={ROOTS}"))).boxed();
         let mut present: BTreeMap<String, String> = BTreeMap::new();
         let mut list: Option<BTreeMap<String, String>> = None;
         let mut known = false;
@@ -92,7 +91,7 @@ impl Roots {
         for namespace in wrong {
             let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
             let params = PatchParams::apply(FIELD_OWNER).force();
-            let outcome = match self.tenure.write(api.patch(CONFIG_MAP, &params, &Patch::Apply(config_map(namespace, &roots)))).await {
+            let outcome = match self.tenure.write(api.patch(ROOTS, &params, &Patch::Apply(config_map(namespace, &roots)))).await {
                 Ok(_) => {
                     present.insert(namespace.clone(), roots.clone());
                     WriteOutcome::Written
@@ -124,7 +123,7 @@ fn config_map(namespace: &str, roots: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": { "name": CONFIG_MAP, "namespace": namespace, "labels": { "app.kubernetes.io/part-of": "selvage" } },
+        "metadata": { "name": ROOTS, "namespace": namespace, "labels": { "app.kubernetes.io/part-of": "selvage" } },
         "data": { KEY: roots },
     })
 }

@@ -3,6 +3,9 @@
 //! ```text
 //! said (translate, deliveries) ──change──► merge patch of `status`, with the version it was compared with ──conflict──► read, compare again
 //! ```
+//!
+//! What is said is said of one object in one generation. One that was made anew, or edited since, is left alone until something is said
+//! of it.
 
 use super::FIELD_OWNER;
 use super::kinds::{self, Kind, StatusForm};
@@ -36,7 +39,9 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// What is to be said of one object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Said {
-    /// Conditions and the like.
+    /// Of which very object.
+    pub uid: String,
+    /// Conditions and the like, of the generation that it names.
     pub status: Status,
     /// `status.addresses`: of Gateways.
     pub addresses: Option<Vec<Value>>,
@@ -142,8 +147,13 @@ impl Writer {
         let Some(kind) = kinds::of(&key.kind).filter(|kind| kind.status != StatusForm::None) else { return One::Same };
         // Not there any more, or not yet as far as the watch knows.
         let Some(mut standing) = self.present.standing(key) else { return One::Same };
+        let of =
+            said.map_or_else(|| (standing.uid.clone(), standing.generation), |said| (said.uid.clone(), said.status.observed_generation));
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         for _ in 0..ATTEMPTS {
+            if standing.uid != of.0 || standing.generation > of.1 {
+                return One::Same;
+            }
             let Some(change) = change(kind.status, said, &standing.status, &now) else { return One::Same };
             let wanted = Value::Object(change);
             if self.refused.get(key).is_some_and(|(at, refused)| *at == standing && same_but_time(refused, &wanted)) {

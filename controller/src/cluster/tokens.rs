@@ -4,7 +4,8 @@
 //! token ──TokenReview──► account, Pod, UID ──agree with the Pod as the World has it, and with where the connection comes from──► Node
 //! ```
 //!
-//! A token that is bound to no Pod is refused: whoever may read a Secret could use it from anywhere. What the API server said of a token
+//! Only who comes from a Pod's address is asked about, one question of each at a time: strangers cannot make us a flood, nor can one Pod
+//! keep the others waiting. A token that is bound to no Pod is refused: whoever may read a Secret could use it from anywhere. What the API server said of a token
 //! is remembered for a short time, by hash; the Pod is looked up every time. With the API server away a token is verified with the keys
 //! that it published before.
 
@@ -12,6 +13,7 @@ use super::brief::brief;
 use super::issuer::Issuer;
 use super::metrics::{Metrics, TokenOutcome};
 use super::pods::{Network, PodFacts, Pods};
+use crate::containers::TOKEN_AUDIENCE as AUDIENCE;
 use crate::world::Name;
 use async_trait::async_trait;
 use base64::Engine;
@@ -23,14 +25,12 @@ use parking_lot::Mutex;
 use selvage_config::wire::server::{Authenticate, Node, Unauthenticated};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
-/// The audience of tokens for us: one for the API server, or for anybody else, is of no use here.
-pub const AUDIENCE: &str = "selvage.dev/controller";
 /// What the API server adds to a user whose token is bound to a Pod.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
@@ -41,9 +41,9 @@ const FRESH: Duration = Duration::from_secs(60);
 const STALE: Duration = Duration::from_secs(3600);
 /// Answers remembered: a node's worth for each proxy that a controller serves.
 const REMEMBERED: usize = 16_384;
-/// Questions to the API server at once, so that strangers cannot make us a flood.
+/// Questions to the API server at once.
 const AT_ONCE: usize = 16;
-/// For one question.
+/// For one question, waiting for its turn included.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than any service account token.
 const LONGEST: usize = 16 * 1024;
@@ -54,6 +54,12 @@ pub enum TokenError {
     /// It is too long to be one.
     #[error("the token from {0} is no service account token")]
     NoToken(IpAddr),
+    /// It comes from nowhere that is known.
+    #[error("the token from {0} is not looked at: that is no Pod's own address, as far as is known here")]
+    Stranger(IpAddr),
+    /// Another one of the same peer is being judged.
+    #[error("the token from {0} has to wait: another one from there is being judged")]
+    Busy(IpAddr),
     /// The API server does not know it.
     #[error("the API server does not accept the token from {peer}: {problem}")]
     Refused {
@@ -151,7 +157,9 @@ pub enum TokenError {
 impl TokenError {
     fn outcome(&self) -> TokenOutcome {
         match self {
-            Self::UnknownPod { .. } | Self::NoAddress { .. } | Self::Unreachable { .. } => TokenOutcome::NotYet,
+            Self::Stranger(_) | Self::Busy(_) | Self::UnknownPod { .. } | Self::NoAddress { .. } | Self::Unreachable { .. } => {
+                TokenOutcome::NotYet
+            }
             _ => TokenOutcome::Refused,
         }
     }
@@ -187,13 +195,15 @@ pub struct PodTokens {
     issuer: Arc<Issuer>,
     metrics: Arc<Metrics>,
     asking: Semaphore,
+    /// Whose tokens are being asked about.
+    asked_about: Mutex<HashSet<IpAddr>>,
     remembered: Mutex<HashMap<[u8; 32], Remembered>>,
 }
 
 impl PodTokens {
     /// Asks the API server behind `client`, or with it away `issuer`; and `pods`.
     pub fn new(client: Client, pods: Arc<Pods>, issuer: Arc<Issuer>, metrics: Arc<Metrics>) -> Self {
-        Self { client, pods, issuer, metrics, asking: Semaphore::new(AT_ONCE), remembered: Mutex::default() }
+        Self { client, pods, issuer, metrics, asking: Semaphore::new(AT_ONCE), asked_about: Mutex::default(), remembered: Mutex::default() }
     }
 
     /// The Pod that `token`, sent from `peer`, proves.
@@ -201,6 +211,10 @@ impl PodTokens {
         let peer = peer.to_canonical();
         if token.is_empty() || token.len() > LONGEST {
             return Err(TokenError::NoToken(peer));
+        }
+        // Also where the Pod is only on its way to us: it comes back.
+        if !self.pods.have(&peer) {
+            return Err(TokenError::Stranger(peer));
         }
         let claims = self.claims(token, peer, now).await?;
         agrees(&claims, self.pods.find(&claims.pod).as_ref(), peer)?;
@@ -212,6 +226,7 @@ impl PodTokens {
         if let Some(claims) = self.recall(&hash, now, FRESH) {
             return Ok(claims);
         }
+        let turn = self.turn(peer)?;
         let answer = match self.ask(token).await {
             Ok(answer) => answer,
             Err(problem) => {
@@ -219,6 +234,7 @@ impl PodTokens {
                 return known.unwrap_or(Err(TokenError::Unreachable { peer, problem }));
             }
         };
+        drop(turn);
         let claims = read(answer, peer).inspect_err(|_| drop(self.remembered.lock().remove(&hash)))?;
         if let Some(ends) = end_of(token).filter(|ends| *ends > now) {
             self.remember(hash, Remembered { claims: claims.clone(), at: now, ends });
@@ -260,14 +276,32 @@ impl PodTokens {
     }
 
     async fn ask(&self, token: &str) -> Result<TokenReviewStatus, String> {
-        // Never closed, so acquiring does not fail.
-        let _permit = self.asking.acquire().await.map_err(|error| error.to_string())?;
         let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.into()]), token: Some(token.into()) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let api: Api<TokenReview> = Api::all(self.client.clone());
-        let answered = tokio::time::timeout(PATIENCE, api.create(&PostParams::default(), &review)).await;
-        let answered = answered.map_err(|_| format!("no answer within {PATIENCE:?}"))?;
-        answered.map_err(|error| brief(&error))?.status.ok_or_else(|| "an answer without a status".into())
+        let asked = async {
+            // Never closed, so acquiring does not fail.
+            let _permit = self.asking.acquire().await.map_err(|error| error.to_string())?;
+            api.create(&PostParams::default(), &review).await.map_err(|error| brief(&error))
+        };
+        let answered = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| format!("no answer within {PATIENCE:?}"))?;
+        answered?.status.ok_or_else(|| "an answer without a status".into())
+    }
+
+    /// The turn of this peer to be asked about, until it is dropped.
+    fn turn(&self, peer: IpAddr) -> Result<Turn<'_>, TokenError> {
+        if self.asked_about.lock().insert(peer) { Ok(Turn { of: self, peer }) } else { Err(TokenError::Busy(peer)) }
+    }
+}
+
+struct Turn<'a> {
+    of: &'a PodTokens,
+    peer: IpAddr,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.of.asked_about.lock().remove(&self.peer);
     }
 }
 

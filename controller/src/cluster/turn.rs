@@ -5,14 +5,14 @@
 //!                                                                              └──► statuses, namespaces, World for the writers
 //! ```
 
-use super::known::{Effect, Known, NotYet};
+use super::known::{Edition, Effect, Known, NotYet};
 use super::metrics::Metrics;
 use super::provisioning::addresses;
 use super::statuses::{Said, Statuses};
 use super::watch::{EVENTS, Event};
 use crate::publish::{Publication, Publisher};
 use crate::status::{Published, Steady, complete};
-use crate::translate::{Inputs, Translation, translate};
+use crate::translate::{Inputs, Status, Translation, translate};
 use crate::world::{Name, World};
 use selvage_config::VersionKey;
 use selvage_policy::{Key, TrustDomain};
@@ -37,6 +37,8 @@ pub struct Seen {
     pub world: Arc<World>,
     /// What it came to.
     pub translation: Translation,
+    /// Of which objects it is, in which form.
+    pub editions: Arc<BTreeMap<Key, Edition>>,
     /// Services of Gateways, whole.
     pub services: BTreeMap<Name, Arc<Value>>,
 }
@@ -192,12 +194,12 @@ impl Turn {
         }
         let begun = Instant::now();
         let world = Arc::new(self.known.world.clone());
-        let services = self.known.gateway_services.clone();
+        let (editions, services) = (self.known.editions.clone(), self.known.gateway_services.clone());
         let (roots, version_key) = (self.roots.borrow_and_update().clone(), self.version_key.clone());
         // Beside the tasks that serve: at thousands of objects this takes a while.
         let translated = tokio::task::spawn_blocking(move || {
             let translation = translate(&world, &Inputs { roots: &roots, version_key: &version_key });
-            Seen { world, translation, services }
+            Seen { world, translation, editions, services }
         });
         let seen = match translated.await {
             Ok(seen) => seen,
@@ -234,12 +236,13 @@ impl Turn {
         let before = |key: &Key| Some(self.known.present.standing(key)?.status);
         let (completed, again) = self.steady.say(completed, now.into_std(), before);
         let again = again.map(Instant::from_std);
-        let said = |(key, status): (Key, _)| {
+        let said = |(key, status): (Key, Status)| {
+            let edition = seen.editions.get(&key)?;
             let given = addresses.get(&key).into_iter().flatten().filter_map(|one| serde_json::to_value(one).ok());
             let addresses = (key.kind == "Gateway").then(|| given.collect());
-            (key, Said { status, addresses })
+            Some((key, Said { uid: edition.uid.clone(), status, addresses }))
         };
-        let statuses: BTreeMap<_, _> = completed.into_iter().map(said).collect();
+        let statuses: BTreeMap<_, _> = completed.into_iter().filter_map(said).collect();
         self.outlook.statuses.send_if_modified(|present| {
             let changed = present.as_deref() != Some(&statuses);
             *present = Some(Arc::new(statuses));

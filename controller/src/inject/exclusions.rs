@@ -4,13 +4,11 @@ use super::INIT;
 use crate::world::Fault;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::PodSpec;
+use selvage_config::ports::MOST_EXCLUSIONS;
 use selvage_policy::Key;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-/// Entries of one annotation: each becomes a rule in the pod.
-const MOST: usize = 64;
 
 /// The annotations, with the variable by which `mesh-agent init` is told.
 const INBOUND_PORTS: (&str, &str) = ("selvage.dev/exclude-inbound-ports", "SELVAGE_EXCLUDE_INBOUND_PORTS");
@@ -74,8 +72,8 @@ fn entries<T: Ord>(
     if found.is_empty() && problems.is_empty() {
         problems.push("is empty: leave the annotation out".into());
     }
-    if found.len() > MOST {
-        problems.push(format!("has {} entries; at most {MOST} are allowed", found.len()));
+    if found.len() > MOST_EXCLUSIONS {
+        problems.push(format!("has {} entries; at most {MOST_EXCLUSIONS} are allowed", found.len()));
     }
     faults.extend(problems.into_iter().take(1).map(|problem| Fault::of(key, field.clone(), problem)));
     found

@@ -16,6 +16,8 @@ mod sidecar;
 #[cfg(test)]
 mod tests;
 
+pub use crate::world::pod::SIDECAR;
+
 use crate::settings::Settings;
 use crate::world::{Fault, INJECT, PLATFORM_NAMESPACE};
 use k8s_openapi::api::core::v1::PodSpec;
@@ -27,8 +29,6 @@ use std::collections::BTreeMap;
 pub const STATUS: &str = "selvage.dev/status";
 /// The init container that installs the rules of capture.
 pub const INIT: &str = "selvage-init";
-/// The sidecar.
-pub const SIDECAR: &str = "selvage-proxy";
 
 /// The Namespace of a Pod.
 #[derive(Clone, Debug, Default)]

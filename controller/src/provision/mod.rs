@@ -12,12 +12,12 @@ mod objects;
 #[cfg(test)]
 mod tests;
 
-pub use names::{CLASS_LABEL, GATEWAY_LABEL, label_value, workload_name};
-pub use objects::Plan;
+pub use names::{CLASS_LABEL, GATEWAY_LABEL, MANAGED, MANAGED_LABEL, label_value, workload_name};
+pub use objects::{KINDS, Plan, REPLICAS};
 
 use crate::gateway_api::{GatewaySpec, ListenerSetSpec};
 use crate::translate::bound_port;
-use crate::world::Meta;
+use crate::world::{Meta, Object};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -121,7 +121,8 @@ pub struct StatusAddress {
     pub value: String,
 }
 
-/// The addresses of a Gateway, from its Service: those that a load balancer gave, else the cluster's own. None yet: not programmed.
+/// The addresses of a Gateway, from its Service: those that a load balancer gave; the cluster's own only where no load balancer is asked
+/// for. None yet: not programmed.
 pub fn status_addresses(service: &Value) -> Vec<StatusAddress> {
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty() && *text != "None").map(String::from);
     let ingress = service.pointer("/status/loadBalancer/ingress").and_then(Value::as_array).into_iter().flatten();
@@ -131,19 +132,32 @@ pub fn status_addresses(service: &Value) -> Vec<StatusAddress> {
             address.or_else(|| text(&one["hostname"]).map(|value| StatusAddress { kind: "Hostname", value }))
         })
         .collect();
-    if !given.is_empty() {
+    if !given.is_empty() || service.pointer("/spec/type").is_some_and(|kind| kind == "LoadBalancer") {
         return given;
     }
     let own = service.pointer("/spec/clusterIPs").and_then(Value::as_array).into_iter().flatten();
     own.filter_map(text).map(|value| StatusAddress { kind: "IPAddress", value }).collect()
 }
 
+/// Whether an object was made for this Gateway when it had another class: then it goes. Its proxies are told nothing any more, and would
+/// serve what they had.
+pub fn left_over(existing: &Value, gateway: &Object<GatewaySpec>) -> bool {
+    let label = existing.pointer("/metadata/labels").and_then(|labels| labels.get(MANAGED_LABEL));
+    let name = existing.pointer("/metadata/name").and_then(Value::as_str);
+    label.is_some_and(|label| label == MANAGED)
+        && is_owned(existing, &gateway.meta)
+        && name.is_some_and(|name| name != workload_name(&gateway.meta.name, &gateway.spec.gateway_class_name))
+}
+
+fn is_owned(existing: &Value, gateway: &Meta) -> bool {
+    let owners = existing.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
+    owners.into_iter().any(|owner| owner["kind"] == "Gateway" && owner["uid"] == gateway.uid.as_str())
+}
+
 /// Whether an object that is already there under the name of one of ours is somebody else's: then it is not touched. What to say of it.
 pub fn taken(existing: &Value, gateway: &Meta) -> Option<String> {
-    let owners = existing.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
-    let ours = owners.into_iter().any(|owner| owner["kind"] == "Gateway" && owner["uid"] == gateway.uid.as_str());
     let text = |pointer: &str| existing.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
-    (!ours).then(|| {
+    (!is_owned(existing, gateway)).then(|| {
         let (kind, name) = (text("/kind"), text("/metadata/name"));
         format!("{kind} {}/{name} is there already and is not this Gateway's: rename one of them", gateway.namespace)
     })

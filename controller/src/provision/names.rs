@@ -10,6 +10,11 @@ pub const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 /// On everything that belongs to a Gateway: the name of its class, see [`label_value`].
 pub const CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
 
+/// On everything that we make for a Gateway, and on nothing that another implementation makes.
+pub const MANAGED_LABEL: &str = "app.kubernetes.io/managed-by";
+/// What it says there.
+pub const MANAGED: &str = "selvage";
+
 /// A name of a Service (RFC 1035 label) and a label's value have no more characters.
 const MOST: usize = 63;
 /// Characters of the hash that a cut name ends in: 40 bits.

@@ -1,7 +1,7 @@
 //! The objects of one Gateway.
 
 use super::Port;
-use super::names::{CLASS_LABEL, GATEWAY_LABEL, label_value, workload_name};
+use super::names::{CLASS_LABEL, GATEWAY_LABEL, MANAGED, MANAGED_LABEL, label_value, workload_name};
 use crate::containers::{self, PROXY_UID, Proxy};
 use crate::gateway_api::GatewaySpec;
 use crate::settings::{Settings, TrafficPolicy};
@@ -15,6 +15,13 @@ use std::net::IpAddr;
 /// How long a pod may take to end, in seconds: `gateway` itself goes on for 5 until no node sends it new connections any more, then
 /// requests under way have 20.
 const GRACE: u32 = 30;
+
+/// The kinds of which a Gateway has an object each: API version and kind.
+pub const KINDS: [(&str, &str); 4] =
+    [("v1", "ServiceAccount"), ("v1", "Service"), ("apps/v1", "Deployment"), ("policy/v1", "PodDisruptionBudget")];
+
+/// On a Deployment: how many Pods the settings said when it was applied. Whoever scales it changes the number and not this.
+pub const REPLICAS: &str = "selvage.dev/replicas";
 
 /// What the objects of a Gateway are made from.
 #[derive(Clone, Copy, Debug)]
@@ -45,10 +52,12 @@ impl Plan<'_> {
         workload_name(&self.gateway.meta.name, &self.gateway.spec.gateway_class_name)
     }
 
-    /// The labels that nobody else's pods carry.
+    /// The labels that nobody else's pods carry: neither those of another implementation for this Gateway, nor those of the class it had
+    /// before.
     fn selector(&self) -> Map<String, Value> {
         let mut labels = Map::new();
         labels.insert(GATEWAY_LABEL.into(), json!(label_value(&self.gateway.meta.name)));
+        labels.insert(CLASS_LABEL.into(), json!(label_value(&self.gateway.spec.gateway_class_name)));
         labels
     }
 
@@ -56,8 +65,7 @@ impl Plan<'_> {
         let infrastructure = self.gateway.spec.infrastructure.iter().filter_map(|asked| asked.labels.as_ref()).flatten();
         let mut labels: Map<String, Value> = infrastructure.map(|(name, value)| (name.clone(), json!(value))).collect();
         labels.extend(self.selector());
-        labels.insert(CLASS_LABEL.into(), json!(label_value(&self.gateway.spec.gateway_class_name)));
-        labels.insert("app.kubernetes.io/managed-by".into(), json!("selvage"));
+        labels.insert(MANAGED_LABEL.into(), json!(MANAGED));
         labels
     }
 
@@ -124,8 +132,10 @@ impl Plan<'_> {
         let mut labels = self.labels();
         // A Gateway's proxy has no sidecar, whatever its Namespace says.
         labels.insert(INJECT.into(), json!("disabled"));
+        let replicas = i32::from(self.settings.gateways.replicas);
+        deployment["metadata"]["annotations"][REPLICAS] = json!(replicas.to_string());
         deployment["spec"] = json!({
-            "replicas": i32::from(self.settings.gateways.replicas),
+            "replicas": replicas,
             "selector": { "matchLabels": self.selector() },
             "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 1 } },
             "template": { "metadata": { "labels": labels, "annotations": self.annotations() }, "spec": self.pod() },

@@ -91,9 +91,10 @@ fn what_a_gateway_asks_for_is_on_everything_and_never_outweighs_ours() {
         assert_eq!(object.pointer("/metadata/labels/team"), Some(&json!("web")), "{object}");
         assert_eq!(object["metadata"]["labels"][GATEWAY_LABEL], "public", "{object}");
         assert_eq!(object["metadata"]["labels"][CLASS_LABEL], "selvage");
-        assert_eq!(object["metadata"]["annotations"], json!({ "example.com/note": "kept" }));
+        assert_eq!(object["metadata"]["annotations"]["example.com/note"], "kept");
         assert_eq!(object["metadata"]["name"], "public-selvage");
     }
+    assert_eq!(of_kind(&made, "Service")["metadata"]["annotations"], json!({ "example.com/note": "kept" }));
     let template = &of_kind(&made, "Deployment")["spec"]["template"]["metadata"];
     assert_eq!((&template["labels"]["team"], &template["labels"]["selvage.dev/inject"]), (&json!("web"), &json!("disabled")));
     assert_eq!(template["annotations"], json!({ "example.com/note": "kept" }));
@@ -156,13 +157,15 @@ fn an_address_is_asked_of_the_load_balancer_and_of_nobody_else() {
 }
 
 #[test]
-fn status_shows_what_a_load_balancer_gave_or_else_the_clusters_address() {
+fn status_shows_what_a_load_balancer_gave_and_the_clusters_address_only_without_one() {
     let shown =
         |service: Value| status_addresses(&service).into_iter().map(|one| format!("{} {}", one.kind, one.value)).collect::<Vec<_>>();
     let cases = [
         (json!({ "spec": {} }), vec![]),
         (json!({ "spec": { "clusterIPs": ["None"] } }), vec![]),
         (json!({ "spec": { "clusterIPs": ["10.0.0.9", "fd00::9"] } }), vec!["IPAddress 10.0.0.9", "IPAddress fd00::9"]),
+        // The load balancer is on its way: from outside nothing is reached yet.
+        (json!({ "spec": { "type": "LoadBalancer", "clusterIPs": ["10.0.0.9"] } }), vec![]),
         (
             json!({ "spec": { "clusterIPs": ["10.0.0.9"] }, "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }, { "hostname": "lb.example.com" }] } } }),
             vec!["IPAddress 192.0.2.1", "Hostname lb.example.com"],
@@ -186,6 +189,34 @@ fn somebody_elses_object_is_left_alone() {
     let mut earlier = of_kind(&made, "Service").clone();
     earlier["metadata"]["ownerReferences"][0]["uid"] = json!("of a Gateway that is gone");
     assert!(taken(&earlier, &gateway.meta).is_some());
+}
+
+#[test]
+fn pods_of_another_class_or_implementation_are_not_selected() {
+    let made = objects(&named("public", json!({})));
+    let selected = json!({ GATEWAY_LABEL: "public", CLASS_LABEL: "selvage" });
+    assert_eq!(of_kind(&made, "Service")["spec"]["selector"], selected);
+    assert_eq!(of_kind(&made, "Deployment")["spec"]["selector"]["matchLabels"], selected);
+    assert_eq!(of_kind(&made, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"], selected);
+}
+
+#[test]
+fn what_a_gateway_had_under_another_class_is_left_over() {
+    let (before, now) = (named("public", json!({})), named("public", json!({ "gatewayClassName": "internal" })));
+    let kinds: Vec<(String, String)> = objects(&before)
+        .into_iter()
+        .map(|object| {
+            assert!(left_over(&object, &now) && !left_over(&object, &before), "{object}");
+            let mut theirs = object.clone();
+            theirs["metadata"]["ownerReferences"][0]["uid"] = json!("another Gateway's");
+            assert!(!left_over(&theirs, &now));
+            let mut unmanaged = object.clone();
+            unmanaged["metadata"]["labels"][MANAGED_LABEL] = json!("Helm");
+            assert!(!left_over(&unmanaged, &now));
+            (object["apiVersion"].as_str().expect("a version").into(), object["kind"].as_str().expect("a kind").into())
+        })
+        .collect();
+    assert_eq!(kinds, KINDS.map(|(version, kind)| (version.to_string(), kind.to_string())));
 }
 
 #[test]

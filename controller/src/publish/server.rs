@@ -1,4 +1,5 @@
-//! The controller's own certificate on the wire: issued by the authority it serves, renewed at half its life without a restart.
+//! The controller's own certificates, on the wire and for webhooks: issued by the authority it serves, renewed at half their life and as
+//! soon as the authority signs with something else, without a restart.
 
 use crate::ca::{Authority, CaError, LEAF_LIFE};
 use parking_lot::RwLock;
@@ -61,18 +62,27 @@ impl ServerCertificate {
         Arc::new(versions.expect("aws-lc-rs speaks TLS 1.3").with_no_client_auth().with_cert_resolver(self.clone()))
     }
 
-    /// Renews it at half its life until cancelled; a failure keeps the present one and is tried again at the next look.
+    /// Renews it at half its life, and when the authority was replaced, until cancelled; a failure keeps the present one and is tried again
+    /// at the next look.
     pub async fn keep(self: Arc<Self>, authority: Arc<Authority>, stop: CancellationToken) {
         let mut made = SystemTime::now();
-        while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        let mut replaced = authority.replacements();
+        let mut is_replaced = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                // Never closed: the authority is ours, too.
+                _ = replaced.changed() => is_replaced = true,
+                () = tokio::time::sleep(LOOK) => {}
+            }
             let now = SystemTime::now();
-            if !is_due(made, now) {
+            if !is_replaced && !is_due(made, now) {
                 continue;
             }
             match issue(&authority, &self.name) {
                 Ok(new) => {
                     *self.present.write() = new;
-                    made = now;
+                    (made, is_replaced) = (now, false);
                 }
                 Err(error) => tracing::error!(%error, "the controller's own certificate could not be renewed"),
             }

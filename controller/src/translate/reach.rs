@@ -5,6 +5,7 @@ use super::views::{Map, object};
 use super::workloads::view;
 use crate::inject::exclusions::inbound_ports;
 use crate::world::{Name, PLATFORM_NAMESPACE};
+use selvage_config::keys;
 use selvage_config::resource::CoreKind;
 use selvage_policy::{Key, Target, TargetKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -101,9 +102,9 @@ fn exclude(facts: &Facts<'_>, map: &Map, name: &Name, found: &mut BTreeMap<Targe
     let pod = facts.world.pods.get(name).filter(|_| facts.world.in_cluster());
     for port in pod.iter().flat_map(|pod| inbound_ports(&pod.spec.spec)) {
         let listeners = map.listeners.get(&name.key("Pod")).map(Vec::as_slice).unwrap_or_default();
-        let part = |part: &str| format!("{}#{part}", name.name);
-        let of = |wanted: String| listeners.iter().find(|(key, _)| key.name == wanted);
-        let Some((_, listener)) = of(part(&format!("in-{port}"))).or_else(|| of(part("in-any"))) else { continue };
+        let of = |wanted: Key| listeners.iter().find(|(key, _)| *key == wanted);
+        let declared = of(keys::inbound(&name.namespace, &name.name, port));
+        let Some((_, listener)) = declared.or_else(|| of(keys::inbound_any(&name.namespace, &name.name))) else { continue };
         for target in &listener.chain {
             if let Some(reach) = found.get_mut(target) {
                 reach.excluded.insert(format!("{}:{port}", shown(name)));

@@ -1,7 +1,8 @@
 //! Which proxy is told what: no more than its paths need.
 //!
-//! An edge is told of its listeners and of what their routes lead to. So is a sidecar on a laptop. In a cluster a sidecar may call every
-//! Service: what all of them are told is one set that they share.
+//! An edge is told of its listeners and of what their routes lead to, and of every other Service of an endpoint that has no sidecar: its
+//! guards hold there too. So is a sidecar on a laptop. In a cluster a sidecar may call every Service: what all of them are told is one set
+//! that they share.
 
 use super::reach::reach;
 use super::{Facts, Translation};
@@ -9,6 +10,7 @@ use selvage_config::resource::CoreKind;
 use selvage_config::{Resource, keys};
 use selvage_policy::{Key, Target};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -119,6 +121,15 @@ pub(super) struct Endpoint {
     pub(super) address: String,
     #[serde(default)]
     pub(super) workload: Option<Key>,
+    #[serde(default)]
+    identity: Option<IgnoredAny>,
+}
+
+impl Endpoint {
+    /// Whether a backend that has it may decide about it: nobody's guards hold for the workloads of another namespace.
+    fn is_at_home(&self, backend: &Key) -> bool {
+        self.workload.as_ref().is_none_or(|workload| workload.namespace == backend.namespace)
+    }
 }
 
 /// What leads to what.
@@ -133,6 +144,8 @@ pub(super) struct Map {
     pub(super) backends: BTreeMap<Key, Vec<Target>>,
     /// By Backend.
     pub(super) endpoints: HashMap<Key, Vec<(Key, Vec<Endpoint>)>>,
+    /// Backends whose guards hold at an address without a sidecar.
+    guarding: HashMap<String, BTreeSet<Key>>,
     /// Policies by the objects they are attached to, sections left out.
     policies: HashMap<Target, Vec<Key>>,
 }
@@ -159,8 +172,11 @@ impl Map {
                     map.backends.insert(key.clone(), read::<Backend>(resource).map(|backend| backend.chain).unwrap_or_default());
                 }
                 Some(CoreKind::Endpoints) => {
-                    if let Some(endpoints) = read::<Endpoints>(resource) {
-                        map.endpoints.entry(endpoints.backend).or_default().push((key.clone(), endpoints.endpoints));
+                    if let Some(Endpoints { backend, endpoints }) = read::<Endpoints>(resource) {
+                        for open in endpoints.iter().filter(|one| one.identity.is_none() && one.is_at_home(&backend)) {
+                            map.guarding.entry(open.address.clone()).or_default().insert(backend.clone());
+                        }
+                        map.endpoints.entry(backend).or_default().push((key.clone(), endpoints));
                     }
                 }
                 Some(CoreKind::Mesh | CoreKind::Certificate) => {}
@@ -202,6 +218,10 @@ impl Map {
                 }
             }
         }
+        let endpoints = reached.iter().filter_map(|key| self.endpoints.get(key)).flatten().flat_map(|(_, endpoints)| endpoints);
+        let open = endpoints.filter(|one| one.identity.is_none());
+        let others: Vec<Key> = open.filter_map(|one| self.guarding.get(&one.address)).flatten().cloned().collect();
+        reached.extend(others);
         self.backends(&reached, &mut keys, &mut targets);
         self.policies(&targets, &mut keys);
         keys

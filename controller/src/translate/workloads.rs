@@ -13,10 +13,8 @@ use super::{Facts, Translation, outermost, services};
 use crate::provision::{GATEWAY_LABEL, label_value};
 use crate::world::{Name, Object, PLATFORM_NAMESPACE, Pod};
 use selvage_config::resource::backend::AppProtocol;
-use selvage_config::resource::listener::{
-    Bind, CAPTURED_INBOUND, CAPTURED_OUTBOUND, Clients, DestinationMatch, Forward, MeshMode, PROXY_PORTS, Protocol,
-};
-use selvage_config::{ListenerSpec, Resource, keys};
+use selvage_config::resource::listener::{Bind, Clients, DestinationMatch, Forward, MeshMode, Protocol};
+use selvage_config::{ListenerSpec, Resource, keys, ports};
 use selvage_policy::mesh::Mtls;
 use selvage_policy::target::TargetKind;
 use selvage_policy::{Key, SpiffeId, Target};
@@ -80,15 +78,15 @@ impl Workload<'_, '_> {
         for (number, mappings) in self.ports() {
             let destination = Some(DestinationMatch { addresses: Vec::new(), port: Some(number) });
             let spec = ListenerSpec {
-                bind: Bind::Captured(CAPTURED_INBOUND),
+                bind: Bind::Captured(ports::INBOUND),
                 destination,
                 ..self.accepting(number, &mappings, Forward::Local(SocketAddr::new(own, number)))
             };
             self.add(keys::inbound(namespace, pod, number), &spec, translation);
         }
-        let spec = ListenerSpec { bind: Bind::Captured(CAPTURED_INBOUND), ..self.accepting(0, &[], Forward::Own(own)) };
+        let spec = ListenerSpec { bind: Bind::Captured(ports::INBOUND), ..self.accepting(0, &[], Forward::Own(own)) };
         self.add(keys::inbound_any(namespace, pod), &spec, translation);
-        let spec = self.calling(Bind::Captured(CAPTURED_OUTBOUND), 0, Protocol::Detect, Forward::Destination);
+        let spec = self.calling(Bind::Captured(ports::OUTBOUND), 0, Protocol::Detect, Forward::Destination);
         self.add(keys::outbound_any(namespace, pod), &spec, translation);
     }
 
@@ -134,7 +132,7 @@ impl Workload<'_, '_> {
 
     /// The ports it is called at, but those of the proxy, with the Services that lead there.
     fn ports(&self) -> impl Iterator<Item = (u16, Vec<Mapping<'_>>)> {
-        self.facts.index.ports(self.name, self.pod).into_iter().filter(|(number, _)| !PROXY_PORTS.contains(number))
+        self.facts.index.ports(self.name, self.pod).into_iter().filter(|(number, _)| !ports::PROXY.contains(number))
     }
 
     /// What it accepts at one of its ports. Every Service that maps to the port is in its chain: its guards hold whatever name a caller used,
@@ -145,9 +143,9 @@ impl Workload<'_, '_> {
         chain.push(Target::new(TargetKind::Workload, &self.name.namespace, &self.name.name));
         let mut seen = BTreeSet::new();
         chain.retain(|target| seen.insert(target.clone()));
-        let protocol = |one: &Mapping<'_>| listened(services::protocol(self.facts, one.service, one.number, one.port));
-        let protocols: Vec<Protocol> = mappings.iter().map(protocol).collect();
-        let agreed = protocols.first().filter(|first| protocols.iter().all(|other| other == *first));
+        let spoken: Vec<AppProtocol> =
+            mappings.iter().map(|one| services::protocol(self.facts, one.service, one.number, one.port)).collect();
+        let application = agreed(spoken.iter().copied()).filter(|protocol| *protocol == AppProtocol::H2c);
         let near = |gateway: &&Name| gateway.namespace == self.name.namespace || gateway.namespace == PLATFORM_NAMESPACE;
         let assertors = self.facts.gateways.iter().filter(|(gateway, _)| near(gateway)).map(|(_, identity)| identity.clone());
         ListenerSpec {
@@ -155,7 +153,7 @@ impl Workload<'_, '_> {
             destination: None,
             hostname: None,
             port: number,
-            protocol: agreed.copied().unwrap_or(Protocol::Detect),
+            protocol: agreed(spoken.into_iter().map(listened)).unwrap_or(Protocol::Detect),
             certificates: Vec::new(),
             mesh: Some(match self.facts.world.mesh().mtls {
                 Mtls::Permissive => MeshMode::Permissive,
@@ -166,6 +164,7 @@ impl Workload<'_, '_> {
             chain,
             posture: true,
             identity: Some(self.identity.clone()),
+            application,
             assertors: assertors.collect(),
         }
     }
@@ -185,6 +184,7 @@ impl Workload<'_, '_> {
             chain: Vec::new(),
             posture: false,
             identity: Some(self.identity.clone()),
+            application: None,
             assertors: Vec::new(),
         }
     }
@@ -192,6 +192,12 @@ impl Workload<'_, '_> {
     fn add(&self, key: Key, spec: &ListenerSpec, translation: &mut Translation) {
         translation.add(Resource::core(key, spec, self.pod.meta.created));
     }
+}
+
+/// What all say, if they say one thing.
+fn agreed<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let first = all.next()?;
+    all.all(|other| other == first).then_some(first)
 }
 
 /// What a listener expects of what is spoken behind a Service's port.

@@ -1,8 +1,8 @@
 //! The webhooks that the API server asks before it stores an object.
 //!
 //! ```text
-//! API server ──TLS──► serve ──► /inject/namespace, /inject/pod   Pods: sidecars put in      (inject)
-//!                               /validate                        our kinds: compiled        (admission)
+//! API server ──TLS──► /inject/namespace, /inject/pod   Pods: sidecars put in      (inject)
+//!                     /validate                        our kinds: compiled        (admission)
 //! ```
 //!
 //! Which label asked for a sidecar is in the path: the API server's selectors know it for certain, while what we have watched may be
@@ -10,16 +10,12 @@
 //! then refuses (`failurePolicy: Fail`).
 
 mod bundle;
-mod certificate;
 pub mod review;
-mod serve;
 #[cfg(test)]
 mod tests;
 pub mod validate;
 
 pub use bundle::{MUTATING, VALIDATING, WEBHOOKS, ca_bundles};
-pub use certificate::{SERVER_NAME, Serving, ServingError, keep_current};
-pub use serve::serve;
 
 use crate::inject::{self, Namespace, Outcome};
 use crate::settings::Settings;
@@ -33,6 +29,8 @@ use axum::routing::post;
 use review::{Answer, Operation, Request};
 use std::sync::Arc;
 
+/// What the API server calls the controller.
+pub const SERVER_NAME: &str = "selvage-controller.selvage-system.svc";
 /// A review holds an object twice, and the API server stores none above 1.5 MiB.
 const MOST_BYTES: usize = 4 << 20;
 
@@ -57,7 +55,7 @@ pub enum Asked {
     Pod,
 }
 
-/// The webhooks, to be handed to [`serve`].
+/// The webhooks, to be served over TLS.
 pub fn router(knowledge: Arc<dyn Knowledge>, settings: Settings) -> Router {
     let webhooks = Arc::new(Webhooks { knowledge, settings });
     Router::new()

@@ -1,5 +1,7 @@
 use super::*;
 use crate::ca::{Authority, Kept};
+use crate::publish::ServerCertificate;
+use crate::serve::{PATIENCE, serve};
 use crate::world::{Unknown, parse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -133,6 +135,17 @@ fn the_trust_domain_stays_what_it_is() {
 }
 
 #[test]
+fn the_mesh_config_that_holds_cannot_be_deleted() {
+    let strict = |name: &str| mesh(name, json!({ "mtls": "Strict", "posture": "Deny" }));
+    let answer = judged(&World::default(), "DELETE", &Value::Null, &strict("default"));
+    assert_eq!(answer.faults.len(), 1, "{answer:?}");
+    let review = answer.review("u-1");
+    let message = review["response"]["status"]["message"].as_str().expect("a message");
+    assert!(message.contains("MeshConfig/default") && message.contains("edit it instead"), "{message}");
+    assert_eq!(judged(&World::default(), "DELETE", &Value::Null, &strict("trial")), Answer::allowed());
+}
+
+#[test]
 fn what_is_not_edited_or_goes_away_passes() {
     let bad = policy(json!({ "name": "a", "action": "Allow", "when": "nonsense(" }));
     assert!(!judged(&World::default(), "CREATE", &bad, &Value::Null).faults.is_empty());
@@ -203,15 +216,16 @@ struct Running {
     client: tokio_rustls::TlsConnector,
     end: CancellationToken,
     task: tokio::task::JoinHandle<()>,
-    serving: Arc<Serving>,
-    authority: Authority,
+    authority: Arc<Authority>,
+}
+
+fn domain() -> TrustDomain {
+    TrustDomain::try_from("cluster.local".to_string()).expect("a trust domain")
 }
 
 async fn running() -> Running {
-    let domain = TrustDomain::try_from("cluster.local".to_string()).expect("a trust domain");
-    let authority = Authority::new(Kept::create(&domain, SystemTime::now()).expect("a CA")).expect("an authority");
-    let serving = Arc::new(Serving::default());
-    serving.renew(&authority, SystemTime::now()).expect("a certificate");
+    let authority = Arc::new(Authority::new(Kept::create(&domain(), SystemTime::now()).expect("a CA")).expect("an authority"));
+    let certificate = ServerCertificate::webhooks(&authority, SERVER_NAME).expect("a certificate");
     let mut roots = RootCertStore::empty();
     for root in authority.roots() {
         roots.add(CertificateDer::from_pem_slice(root.as_bytes()).expect("PEM")).expect("a root");
@@ -221,8 +235,9 @@ async fn running() -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (address, end) = (listener.local_addr().expect("an address"), CancellationToken::new());
     let router = router(Arc::new(Fixed(Arc::new(World::default()))), settings());
-    let task = tokio::spawn(serve(listener, Arc::new(serving.clone().tls().expect("TLS")), router, end.clone()));
-    Running { address, client: Arc::new(client).into(), end, task, serving, authority }
+    tokio::spawn(certificate.clone().keep(authority.clone(), end.clone()));
+    let task = tokio::spawn(serve(listener, Some(certificate.tls()), router, PATIENCE, end.clone()));
+    Running { address, client: Arc::new(client).into(), end, task, authority }
 }
 
 impl Running {
@@ -303,10 +318,17 @@ async fn garbage_is_refused_and_the_next_is_served() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_up_by_the_next_connection() {
+async fn when_the_authority_is_replaced_the_next_connection_has_a_certificate_of_the_new_one() {
     let running = running().await;
     let first = running.leaf().await;
     assert_eq!(first, running.leaf().await);
-    running.serving.renew(&running.authority, SystemTime::now()).expect("a certificate");
-    assert_ne!(first, running.leaf().await);
+    let mut renewed = running.authority.kept();
+    renewed.renew_issuer = 0;
+    assert!(renewed.renew(&domain(), SystemTime::now()).expect("an issuer"));
+    running.authority.replace(renewed).expect("it can be used");
+    let begun = std::time::Instant::now();
+    while running.leaf().await == first {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is served with a certificate of the old one");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 /// Answers for one object.
 pub fn validate(request: &Request, world: &World, settings: &Settings) -> Answer {
+    if request.operation == Operation::Delete {
+        return Answer::refused(deletion(&request.old_object).into_iter().collect());
+    }
     let writes = matches!(request.operation, Operation::Create | Operation::Update);
     let whole = request.sub_resource.as_deref().unwrap_or_default().is_empty();
     // What goes, and what is not edited, may always: an object that became invalid must not be stuck.
@@ -35,6 +38,15 @@ pub fn validate(request: &Request, world: &World, settings: &Settings) -> Answer
         }
         Ok(_) => Answer::allowed(),
     }
+}
+
+/// The MeshConfig that holds cannot be deleted: what it requires of everybody would be required no more. Anything else may go.
+fn deletion(old: &Value) -> Option<Fault> {
+    let holds = old["kind"] == "MeshConfig" && old["metadata"]["name"] == MESH_CONFIG;
+    holds.then(|| {
+        let problem = "says what holds in the whole mesh, and cannot be deleted: edit it instead; after `helm uninstall` it may go";
+        Fault::of(&Key::new("MeshConfig", "", MESH_CONFIG), "", problem)
+    })
 }
 
 /// The trust domain cannot be changed: every certificate has it. So neither by an edit, nor by making the object that holds anew.

@@ -32,7 +32,7 @@ pub const API_VERSION: &str = "selvage.dev/v1alpha1";
 pub const KIND: &str = "ProxyConfig";
 /// Bytes of the largest file: far above any real configuration.
 pub const MAX_FILE: u64 = 64 << 20;
-/// Parser events of the largest YAML document: about eight bytes of text make one.
+/// Parser events of the largest YAML document, and so its nodes: about eight bytes of text make one.
 const MAX_EVENTS: usize = 8 << 20;
 
 /// The Resources of one proxy, by key.
@@ -164,7 +164,7 @@ pub fn read(path: &Path, key: &VersionKey) -> Result<Resources, InvalidFile> {
     Ok(resources)
 }
 
-/// The public part of `resources` in the file form, as YAML; what holds secrets is redacted when `show` says so, else left out.
+/// `resources` in the file form, as YAML, with their secrets redacted.
 pub fn to_yaml<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> String {
     let shown: Vec<Resource> = resources.into_iter().map(Resource::redacted).collect();
     yaml(&shown.iter().collect::<Vec<_>>())
@@ -244,7 +244,7 @@ fn parse(path: &Path, text: &str, key: &VersionKey, quoting: Quoting) -> Result<
     let form = |problem: String| InvalidFile::Form { path: path.into(), problem };
     // Without excerpts of the text: they may be private keys.
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_events: MAX_EVENTS },
+        budget: serde_saphyr::budget! { max_events: MAX_EVENTS, max_nodes: MAX_EVENTS },
         with_snippet: false,
     };
     let document: Document = if path.extension().is_some_and(|extension| extension == "json") {

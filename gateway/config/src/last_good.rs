@@ -95,6 +95,14 @@ struct Header {
     sha256: String,
 }
 
+/// What was written, byte by byte.
+struct Intact {
+    text: Vec<u8>,
+    /// Where the Resources begin in it.
+    body: usize,
+    saved: u64,
+}
+
 struct Generation {
     resources: Vec<Resource>,
     saved: u64,
@@ -144,7 +152,7 @@ fn store(directory: &Path, resources: &[&Resource], saved: u64) -> Result<(), Wr
     text.push(b'\n');
     text.extend_from_slice(&body);
     let newest = directory.join(NEWEST);
-    // A damaged one does not push out the intact one before it.
+    // A damaged one does not push out the intact one before it. That it is intact needs no parsing.
     if read(&newest, Access::Anybody).is_ok_and(|found| found.is_some()) {
         fs::rename(&newest, directory.join(OLDER)).map_err(failed)?;
     }
@@ -154,7 +162,7 @@ fn store(directory: &Path, resources: &[&Resource], saved: u64) -> Result<(), Wr
 fn newest(directory: &Path, access: Access, refused: &mut Vec<Damaged>) -> Option<Generation> {
     for name in [NEWEST, OLDER] {
         let path = directory.join(name);
-        match read(&path, access) {
+        match read(&path, access).and_then(|found| found.map(Intact::parse).transpose()) {
             Ok(Some(generation)) => return Some(generation),
             Ok(None) => {}
             Err(problem) => refused.push(Damaged { path, problem }),
@@ -163,8 +171,15 @@ fn newest(directory: &Path, access: Access, refused: &mut Vec<Damaged>) -> Optio
     None
 }
 
-/// Reads one generation; none, if there is no such file.
-fn read(path: &Path, access: Access) -> Result<Option<Generation>, Problem> {
+impl Intact {
+    fn parse(self) -> Result<Generation, Problem> {
+        let resources = serde_json::from_slice(&self.text[self.body..]).map_err(|_| Problem::Content)?;
+        Ok(Generation { resources, saved: self.saved })
+    }
+}
+
+/// Reads one generation as far as to know that it is what was written; none, if there is no such file.
+fn read(path: &Path, access: Access) -> Result<Option<Intact>, Problem> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -185,8 +200,7 @@ fn read(path: &Path, access: Access) -> Result<Option<Generation>, Problem> {
     if header.sha256 != checksum(header.saved, body) {
         return Err(Problem::Checksum);
     }
-    let resources = serde_json::from_slice(body).map_err(|_| Problem::Content)?;
-    Ok(Some(Generation { resources, saved: header.saved }))
+    Ok(Some(Intact { body: end + 1, saved: header.saved, text }))
 }
 
 fn checksum(saved: u64, body: &[u8]) -> String {

@@ -48,6 +48,11 @@ pub fn format(duration: Duration) -> String {
     if text.is_empty() { "0s".into() } else { text }
 }
 
+/// Whole seconds, rounded up.
+pub(crate) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

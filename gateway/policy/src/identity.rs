@@ -58,15 +58,27 @@ impl fmt::Display for TrustDomain {
     }
 }
 
-/// A DNS label or subdomain as Kubernetes allows for names of namespaces and service accounts.
-fn is_name(text: &str) -> bool {
-    (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+/// Lower-case letters, digits and `-`, the last not at the ends: a label as Kubernetes writes it (RFC 1123).
+fn is_label(text: &str) -> bool {
+    let within = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    text.bytes().all(|b| within(b) || b == b'-') && ends.into_iter().all(|end| end.is_some_and(within))
+}
+
+/// What Kubernetes allows as the name of a namespace.
+fn is_namespace(text: &str) -> bool {
+    text.len() <= 63 && is_label(text)
+}
+
+/// What Kubernetes allows as the name of a service account: labels with dots between them.
+fn is_account(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 impl SpiffeId {
     /// The identity of `account` in `namespace`.
     pub fn new(trust_domain: TrustDomain, namespace: &str, account: &str) -> Result<Self, InvalidIdentity> {
-        if is_name(namespace) && is_name(account) {
+        if is_namespace(namespace) && is_account(account) {
             Ok(Self { trust_domain, namespace: namespace.into(), account: account.into() })
         } else {
             Err(InvalidIdentity::Form(format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}")))
@@ -88,7 +100,8 @@ impl SpiffeId {
         &self.account
     }
 
-    /// The DNS name that stands for it in a certificate and as the reserved SNI of a mesh hop: `<sa>.<ns>.sa.<trust-domain>`.
+    /// The DNS name that stands for it in a certificate and as the reserved SNI of a mesh hop: `<sa>.<ns>.sa.<trust-domain>`. No two of one
+    /// trust domain are alike: a namespace has no dot.
     pub fn dns_name(&self) -> String {
         format!("{}.{}.sa.{}", self.account, self.namespace, self.trust_domain)
     }
@@ -146,8 +159,23 @@ mod tests {
             "spiffe://td/ns//sa/b",
             "td/ns/a/sa/b",
             "",
+            "spiffe://td/ns/a.b/sa/c",
+            "spiffe://td/ns/-a/sa/b",
+            "spiffe://td/ns/a-/sa/b",
+            "spiffe://td/ns/./sa/b",
+            "spiffe://td/ns/a/sa/.b",
+            "spiffe://td/ns/a/sa/b.",
+            "spiffe://td/ns/a/sa/b..c",
+            "spiffe://td/ns/a/sa/b.-c",
+            "spiffe://td/ns/a/sa/-",
         ] {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
+        }
+        let [long, longer] = [63, 64].map(|length| "a".repeat(length));
+        assert!(format!("spiffe://td/ns/{long}/sa/b").parse::<SpiffeId>().is_ok());
+        assert!(format!("spiffe://td/ns/{longer}/sa/b").parse::<SpiffeId>().is_err());
+        for good in ["spiffe://td/ns/a-b/sa/b.c-d.9", "spiffe://td/ns/0/sa/0"] {
+            assert!(good.parse::<SpiffeId>().is_ok(), "{good}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The kernel does no I/O: no sockets, no clock, no randomness. Time comes in with the [`Exchange`],
-//! anything remote is asked for with [`Verdict::Ask`] and answered by the driver. The same code therefore
+//! anything remote is asked for with [`list::Progress::Ask`] and answered by the driver. The same code therefore
 //! serves live traffic, `selvage explain` and table tests, in every role.
 //!
 //! One folder a policy kind; the one ordered list of kinds is in [`list`].
@@ -35,4 +35,9 @@ pub use identity::{SpiffeId, TrustDomain};
 pub use key::Key;
 pub use reason::Reason;
 pub use target::{Envelope, Inheritance, Target, TargetKind};
-pub use verdict::{Denial, Verdict};
+pub use verdict::Denial;
+
+/// Whether a field is what it is when it is not written: for serde.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

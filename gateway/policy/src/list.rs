@@ -14,7 +14,7 @@ use crate::rate_limit::{self, RateLimitPolicySpec};
 use crate::reason::Reason;
 use crate::target::{self, Envelope, Inheritance, Target};
 use crate::traffic::{self, TrafficPolicySpec};
-use crate::verdict::{BodyNeed, Call, Denial};
+use crate::verdict::{Call, Denial};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -134,7 +134,14 @@ pub enum Body {
     /// TrafficPolicy
     Traffic(traffic::Settings),
     /// A guard that cannot be enforced: it refuses, by name.
-    Refuse(Reason, Arc<str>),
+    Refuse {
+        /// In which way it cannot.
+        reason: Reason,
+        /// What is wrong with it.
+        problem: Arc<str>,
+        /// Whether callers are told nothing more.
+        hidden: bool,
+    },
 }
 
 /// A policy ready to run.
@@ -225,6 +232,20 @@ pub struct Decision {
     pub fields: Vec<(&'static str, String)>,
     /// What each policy said; filled for [`Purpose::Explain`] only.
     pub steps: Vec<Step>,
+}
+
+impl Decision {
+    /// Takes over what other guards of the same request said, later on its way through this proxy. Returns their refusal.
+    pub fn join(&mut self, mut later: Self) -> Option<Denial> {
+        self.fields.append(&mut later.fields);
+        self.counted.append(&mut later.counted);
+        self.steps.append(&mut later.steps);
+        self.allowed_by = later.allowed_by.or(self.allowed_by.take());
+        // A policy that was asked at several points reports once.
+        later.audited.retain(|denial| !self.audited.contains(denial));
+        self.audited.append(&mut later.audited);
+        later.denial
+    }
 }
 
 /// What one policy said.
@@ -330,6 +351,15 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(spec: &serde_json::Value) ->
     })
 }
 
+/// Whether a spec that cannot be used asks to hide its details, or may have asked for it.
+fn may_hide(spec: &serde_json::Value) -> bool {
+    match spec.as_object().map(|fields| fields.get("hideDetails")) {
+        Some(None) => false,
+        Some(Some(written)) => written.as_bool().unwrap_or(true),
+        None => true,
+    }
+}
+
 /// Compiles a policy. Pure: the controller calls it to admit, the proxy to run.
 pub fn compile(spec: &PolicySpec, created: i64, context: Context<'_>) -> Result<Compiled, Invalid> {
     let guard = [Inheritance::Always, Inheritance::Default];
@@ -349,14 +379,14 @@ pub fn compile(spec: &PolicySpec, created: i64, context: Context<'_>) -> Result<
 }
 
 impl Compiled {
-    /// A guard that could not be compiled: it refuses on its targets and says why.
-    pub fn refusing(key: Key, created: i64, invalid: &Invalid) -> Self {
+    /// A guard that could not be compiled: it refuses on its targets and says why. `spec` is as somebody wrote it.
+    pub fn refusing(key: Key, created: i64, spec: &serde_json::Value, invalid: &Invalid) -> Self {
         let reason = match invalid {
             Invalid::UnknownKind(_) => Reason::PolicyUnknown,
             Invalid::Field { .. } => Reason::PolicyInvalid,
             Invalid::Unresolved { .. } => Reason::PolicyUnresolved,
         };
-        let body = Body::Refuse(reason, invalid.to_string().into());
+        let body = Body::Refuse { reason, problem: invalid.to_string().into(), hidden: may_hide(spec) };
         Self { key: Arc::new(key), inheritance: Inheritance::Always, when: None, created, body }
     }
 }
@@ -375,10 +405,5 @@ impl GuardSet {
     /// Whether there is nothing to run.
     pub fn is_empty(&self) -> bool {
         self.levels.is_empty() && self.posture.is_none()
-    }
-
-    /// How much of the body the guards need.
-    pub fn body_need(&self) -> BodyNeed {
-        BodyNeed::None
     }
 }

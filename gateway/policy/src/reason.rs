@@ -11,7 +11,7 @@ pub enum Reason {
     TargetTooLong,
     /// Headers larger or more than the limits allow.
     HeadersTooLarge,
-    /// The body is larger than the limits allow.
+    /// The body is larger than the limits allow. Not given by this release: no limit of it is on the size of bodies.
     BodyTooLarge,
     /// Request headers or body did not arrive in time.
     RequestTimeout,
@@ -47,7 +47,7 @@ pub enum Reason {
     UpstreamReset,
     /// The upstream did not answer in time.
     UpstreamTimeout,
-    /// The proxy is over a limit of its own (connections, streams, memory).
+    /// The proxy is over a limit of its own (connections, streams, memory). Not given by this release: it closes or resets what is too much.
     Overloaded,
     /// The proxy is going away.
     Draining,

@@ -5,12 +5,12 @@
 //!  "policy":"AuthorizationPolicy/shop/orders-callers","requestId":"..."}
 //! ```
 
+use crate::duration::whole_seconds;
 use crate::verdict::Denial;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
-use std::time::Duration;
 
 #[cfg(test)]
 mod tests;
@@ -68,7 +68,8 @@ struct Problem<'a> {
 
 /// Renders it. `request_id` stands in the body so that a caller can name the request.
 pub fn render(denial: &Denial, caller: Caller, request_id: &str) -> Refusal {
-    let retry = denial.retry_after.map(|wait| ("retry-after", seconds(wait).to_string()));
+    // At least one: an earlier try would be refused again.
+    let retry = denial.retry_after.map(|wait| ("retry-after", whole_seconds(wait).max(1).to_string()));
     let policy = denial.policy.as_ref().filter(|_| !denial.hidden).map(ToString::to_string);
     let rule = denial.rule.as_deref().filter(|_| !denial.hidden);
     match caller {
@@ -92,9 +93,4 @@ pub fn render(denial: &Denial, caller: Caller, request_id: &str) -> Refusal {
             Refusal { status, fields: std::iter::once(content_type).chain(retry).collect(), body: body.into() }
         }
     }
-}
-
-/// Whole seconds, rounded up, at least one: an earlier try would be refused again.
-fn seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }

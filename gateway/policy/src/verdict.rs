@@ -1,23 +1,12 @@
-//! What a filter decides, and what a refusal consists of.
+//! What a filter may ask for, and what a refusal consists of.
 
 use crate::key::Key;
 use crate::reason::Reason;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a filter decides about an Exchange.
-#[derive(Debug)]
-pub enum Verdict {
-    /// Go on.
-    Continue,
-    /// Refuse.
-    Deny(Denial),
-    /// Somebody remote has to be asked first; the driver performs the call and resumes with the answer.
-    /// No policy of this version asks, hence [`Call`] has no variant and the compiler removes the branch.
-    Ask(Call),
-}
-
-/// A remote question of a filter: one variant a protocol (ext_authz, JWKS, shared counters).
+/// A remote question of a filter: one variant a protocol (ext_authz, JWKS, shared counters). No policy of this version asks, hence there is
+/// no variant and the compiler removes the branch.
 #[derive(Debug)]
 pub enum Call {}
 
@@ -43,29 +32,4 @@ impl Denial {
     pub fn of(reason: Reason, detail: &str) -> Self {
         Self { reason, policy: None, rule: None, detail: detail.into(), retry_after: None, hidden: false }
     }
-}
-
-/// How much of a body the filters of a rule need before they decide; the largest need of all wins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BodyNeed {
-    /// Heads only: bodies stream untouched.
-    #[default]
-    None,
-    /// Chunks as they pass.
-    Stream,
-    /// The whole body, up to this many bytes.
-    Buffer(usize),
-}
-
-/// When a filter runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
-    /// Once, after routing.
-    Request,
-    /// Once per Exchange and backend, after backend choice, before the first attempt to an endpoint without a sidecar.
-    Destination,
-    /// On each try.
-    Attempt,
-    /// After retries, on the response.
-    Response,
 }

@@ -4,6 +4,7 @@ use crate::net::closing::Closing;
 use crate::permit::Permits;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
+use selvage_config::MeshSpec;
 use selvage_config::resource::listener::Bind;
 use selvage_policy::{Key, SpiffeId};
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ pub struct Connection {
     pub destination: SocketAddr,
     /// TLS terminated by us; on a `Passthrough` listener what its hello says.
     pub tls: Option<TlsSession>,
-    /// The generation of the Snapshot it was accepted under.
+    /// The generation of the Snapshot it was accepted under: what was found out under another one is found out again.
     pub generation: u64,
     /// Whether it is going away: a response should say so (`Connection: close`).
     pub closing: Closing,
@@ -37,6 +38,8 @@ pub struct TlsSession {
     pub server_name: Option<Arc<str>>,
     /// On a mesh hop: the identity the peer's certificate proved.
     pub peer: Option<SpiffeId>,
+    /// The roots and trust domains under which it did.
+    pub trusted: Option<Arc<MeshSpec>>,
 }
 
 impl Connection {
@@ -48,6 +51,14 @@ impl Connection {
     /// The same, where the digest's own part is at hand.
     pub fn in_digest(about: &ProxyDigest) -> Option<&Arc<Self>> {
         about.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// Whether `mesh` still trusts what its peer's certificate was verified against. A connection without one needs no trust.
+    pub fn is_trusted(&self, mesh: &Arc<MeshSpec>) -> bool {
+        let Some((peer, then)) = self.tls.as_ref().and_then(|tls| Some((tls.peer.as_ref()?, tls.trusted.as_ref()?))) else { return true };
+        let has_domain =
+            || std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases).any(|domain| domain == peer.trust_domain());
+        Arc::ptr_eq(then, mesh) || (then.roots.iter().all(|root| mesh.roots.contains(root)) && has_domain())
     }
 
     /// The identity its peer proved, on a mesh hop.

@@ -11,7 +11,7 @@ use crate::snapshot::{Live, Snapshot};
 use clap::Args;
 use selvage_config::{VersionKey, ports};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,10 +40,10 @@ pub struct Run {
     /// Where /config, /status, /metrics and health are answered: loopback, or unix:PATH; with --controller 127.0.0.1:15390.
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Address>,
-    /// Where /healthz and /readyz are answered; with --controller 0.0.0.0:15315.
+    /// Where /healthz and /readyz are answered; with --controller port 15315 of every address.
     #[arg(long, value_name = "ADDRESS")]
     pub health: Option<Address>,
-    /// Where /metrics is answered; with --controller 0.0.0.0:15320.
+    /// Where /metrics is answered; with --controller port 15320 of every address.
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<Address>,
     /// Worker threads.
@@ -99,11 +99,11 @@ impl Run {
 
     /// In a cluster everybody knows where to look; elsewhere only what is asked for is opened.
     fn windows(&self, probes: Probes) -> Windows {
-        let usual = |ip: Ipv4Addr, port| self.source.controller.as_ref().map(|_| Address::Tcp((ip, port).into()));
+        let usual = |ip: IpAddr, port| self.source.controller.as_ref().map(|_| Address::Tcp((ip, port).into()));
         Windows {
-            health: self.health.clone().or_else(|| usual(Ipv4Addr::UNSPECIFIED, ports::HEALTH)),
-            metrics: self.metrics.clone().or_else(|| usual(Ipv4Addr::UNSPECIFIED, ports::METRICS)),
-            admin: self.admin.clone().or_else(|| usual(Ipv4Addr::LOCALHOST, ports::ADMIN)),
+            health: self.health.clone().or_else(|| usual(everywhere(), ports::HEALTH)),
+            metrics: self.metrics.clone().or_else(|| usual(everywhere(), ports::METRICS)),
+            admin: self.admin.clone().or_else(|| usual(Ipv4Addr::LOCALHOST.into(), ports::ADMIN)),
             probes: Arc::new(probes),
         }
     }
@@ -113,6 +113,12 @@ impl Run {
         let usual = if self.source.controller.is_some() { program.lame_duck } else { Duration::ZERO };
         self.lame_duck.map_or(usual, Duration::from_secs)
     }
+}
+
+/// Every address: of both families by one socket, but of IPv4 alone where the kernel has no IPv6.
+fn everywhere() -> IpAddr {
+    let six = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    if UdpSocket::bind((six, 0)).is_ok() { six } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 /// Where an access log goes, as options say it: `off`, `-`, or a file.
@@ -179,8 +185,7 @@ async fn serve(program: Program, options: &Run, probes: Probes) -> Result<(), St
             running.end(drain).await
         } => cut,
         () = told() => {
-            tracing::warn!("told to end again: ending at once");
-            return Ok(());
+            return Err("told to end again: what was under way is cut off".into());
         }
     };
     tracing::info!(cut, "the proxy has ended");

@@ -9,9 +9,9 @@
 
 use crate::driver;
 use crate::l4::Observer;
-use crate::net::http::TRANSFER;
+use crate::net::http::{ABANDONED, IDLE_H2, TRANSFER};
 use crate::net::sockets::{Status, Workers};
-use crate::net::worker::{Hand, MAX_CONNECTIONS, MAX_PER_SOCKET, Shared};
+use crate::net::worker::{Hand, LINGER, MAX_CONNECTIONS, MAX_PER_SOCKET, Shared};
 use crate::observe::access::Sink;
 use crate::observe::{AccessLog, InvalidMetric, Metrics};
 use crate::snapshot::Snapshot;
@@ -41,7 +41,7 @@ pub struct ProxyOptions {
     pub name: String,
     /// Workers.
     pub threads: usize,
-    /// How long connections of a removed listener may finish.
+    /// How long what is under way may finish where its listener or the trust in its peer is gone.
     pub linger: Duration,
     /// Connections at once.
     pub max_connections: usize,
@@ -49,6 +49,10 @@ pub struct ProxyOptions {
     pub max_per_socket: usize,
     /// One read of a request body, one write of a response: whoever takes longer is cut off.
     pub transfer: Duration,
+    /// An HTTP/2 connection without streams is told to go after so long.
+    pub idle_h2: Duration,
+    /// How long a response may take to begin whose client has ended its side: it may wait for it, but most have gone.
+    pub abandoned: Duration,
     /// Where the access log goes.
     pub access: Sink,
 }
@@ -58,10 +62,12 @@ impl Default for ProxyOptions {
         Self {
             name: "proxy".into(),
             threads: 1,
-            linger: Duration::from_secs(30),
+            linger: LINGER,
             max_connections: MAX_CONNECTIONS,
             max_per_socket: MAX_PER_SOCKET,
             transfer: TRANSFER,
+            idle_h2: IDLE_H2,
+            abandoned: ABANDONED,
             access: Sink::default(),
         }
     }
@@ -141,6 +147,9 @@ impl Proxy {
         shared.max_connections = options.max_connections;
         shared.max_per_socket = options.max_per_socket;
         shared.transfer = options.transfer;
+        shared.idle_h2 = options.idle_h2;
+        shared.abandoned = options.abandoned;
+        shared.linger = options.linger;
         let shared = Arc::new(shared);
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();

@@ -15,6 +15,7 @@ use crate::identity::Life;
 use crate::net::sockets::Status as Sockets;
 use crate::observe::{Metrics, access::rfc3339};
 use crate::probe::Probes;
+use crate::program;
 use crate::proxy::{Proxy, ProxyOptions, StartError};
 use crate::snapshot::Live;
 use crate::{explain, state::clock};
@@ -24,18 +25,15 @@ use selvage_config::last_good::LastGood;
 use selvage_config::resource::CoreKind;
 use selvage_config::resource::listener::Bind;
 use selvage_config::wire::client::Options as WireOptions;
-use selvage_config::{CertificateSpec, Resource};
+use selvage_config::{CertificateSpec, Resource, ports};
 use selvage_policy::Key;
 use serde::Deserialize;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-
-/// A configuration that was confirmed so recently counts as current in the metrics.
-const CURRENT: Duration = Duration::from_secs(5);
 
 /// Where a proxy's Resources come from.
 pub enum Feed {
@@ -119,6 +117,15 @@ impl Running {
         }
         let figures = tokio::spawn(figures(store.clone(), proxy.metrics()));
         Ok(Self { store, proxy, windows: servers, feed, figures })
+    }
+
+    /// One in the process of `selvage up`: its ports to look into it are on its own address.
+    pub async fn on(address: IpAddr, name: &str, threads: u16, access_log: &str, feed: Feed) -> Result<Self, RunError> {
+        let at = |port| Some(Address::Tcp((address, port).into()));
+        let windows = Windows { health: at(ports::HEALTH), metrics: at(ports::METRICS), admin: at(ports::ADMIN), ..Windows::default() };
+        let access = program::access_log(access_log);
+        let options = ProxyOptions { name: name.into(), threads: threads.into(), access, ..ProxyOptions::default() };
+        Self::start(&options, &windows, feed).await
     }
 
     /// Waits until it can serve all it is for and every socket of its configuration is open or has failed; what is missing otherwise.
@@ -283,9 +290,7 @@ impl Watched for Look {
     }
 
     fn metrics(&self) -> Vec<u8> {
-        if self.store.age().is_some_and(|age| age < CURRENT) {
-            self.metrics.configuration.confirmed();
-        }
+        self.metrics.configuration.aged(self.store.age());
         // Rendering fails only where two metrics share a name, which starting the proxy has ruled out.
         self.metrics.render().unwrap_or_default()
     }

@@ -48,7 +48,8 @@ pub enum InitError {
 }
 
 impl Init {
-    /// Installs the rules and proves that they work. Can be run again: the table is replaced as a whole.
+    /// Installs the rules and proves that they work. Running it again replaces the table as a whole, but not while the proxy runs: the
+    /// proof needs its port.
     pub fn run(&self) -> Result<(), InitError> {
         if rustix::process::getuid().as_raw() == PROXY_USER || rustix::process::getgid().as_raw() == PROXY_USER {
             return Err(InitError::RunsAsProxy);

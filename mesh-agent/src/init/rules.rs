@@ -2,7 +2,7 @@
 
 use clap::Args;
 use ipnet::IpNet;
-use selvage_config::ports::{HEALTH, HOP_PRIORITY, INBOUND, METRICS, OUTBOUND, PROXY_USER};
+use selvage_config::ports::{HEALTH, HOP_PRIORITY, INBOUND, METRICS, MOST_EXCLUSIONS, OUTBOUND, PROXY_USER};
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::net::IpAddr;
@@ -12,8 +12,6 @@ use std::str::FromStr;
 pub(super) const TABLE: &str = "selvage";
 /// DNS over TCP: resolvers fall back to it, and it says nothing that a route could be chosen by.
 const DNS: u16 = 53;
-/// Ports and CIDRs that one option may list.
-const MOST: usize = 256;
 
 /// What is left alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -47,13 +45,13 @@ pub enum InvalidExclusion {
     #[error("`{0}` is no CIDR: write 10.0.0.0/8, fd00::/8 or an address, separated by commas")]
     Cidr(String),
     /// Too much of it.
-    #[error("has more than {MOST} entries")]
+    #[error("has more than {MOST_EXCLUSIONS} entries")]
     TooMany,
 }
 
 fn entries(text: &str) -> Result<Vec<&str>, InvalidExclusion> {
     let entries: Vec<&str> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
-    if entries.len() > MOST { Err(InvalidExclusion::TooMany) } else { Ok(entries) }
+    if entries.len() > MOST_EXCLUSIONS { Err(InvalidExclusion::TooMany) } else { Ok(entries) }
 }
 
 impl FromStr for Ports {

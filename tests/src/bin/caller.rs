@@ -5,11 +5,14 @@ use anyhow::Context;
 use async_trait::async_trait;
 use clap::{Args, Parser, Subcommand};
 use http::Method;
-use selvage_config::wire::Rejected;
-use selvage_config::wire::client::{Client as Stream, Options, Sink, Text, Transaction};
+use rcgen::{CertificateParams, KeyPair, SanType};
+use selvage_config::resource::Secret;
+use selvage_config::wire::client::{AskError, Client as Stream, NotApplied, Options, Sink, Text, Transaction};
+use selvage_config::wire::{Rejected, Subject};
 use selvage_policy::Key;
 use selvage_tests::Client;
 use selvage_tests::client::crypto;
+use selvage_tests::grpc::Catalogue;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -49,7 +52,14 @@ enum Task {
         /// Where to listen.
         listen: SocketAddr,
     },
-    /// Speaks to the controller as a proxy does: prints `{given: [key]}`, or `{error}`.
+    /// Asks a bookshop's catalogue for a book over gRPC: prints `{title, metadata}`, or `{error}`.
+    Book {
+        /// `host:port`.
+        to: String,
+        /// Its number.
+        id: u32,
+    },
+    /// Speaks to the controller as a proxy does: prints `{given: [key], wanted: {key: answer}, signed: {identity: answer}}`, or `{error}`.
     Stream(Controller),
 }
 
@@ -84,9 +94,18 @@ struct Controller {
     /// Roots of that certificate.
     #[arg(long)]
     roots: PathBuf,
-    /// The token.
+    /// The token's file.
     #[arg(long)]
-    token: PathBuf,
+    token: Option<PathBuf>,
+    /// The token itself.
+    #[arg(long, conflicts_with = "token")]
+    token_text: Option<String>,
+    /// A Resource to ask for beyond what is given: `Kind/namespace/name`; may be repeated.
+    #[arg(long)]
+    want: Vec<Key>,
+    /// An identity to ask a certificate for: `spiffe://…`; may be repeated.
+    #[arg(long)]
+    sign: Vec<String>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -100,6 +119,7 @@ async fn main() -> anyhow::Result<()> {
         },
         Task::Call(request) => call(&request).await,
         Task::Say { to, text } => say(&to, &text).await,
+        Task::Book { to, id } => book(&to, id).await,
         Task::Stream(controller) => stream(controller).await,
     };
     let answer = answer.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
@@ -143,6 +163,15 @@ async fn say(to: &str, text: &str) -> anyhow::Result<Value> {
     tokio::time::timeout(PATIENCE, exchange).await.context("no answer in time")?
 }
 
+async fn book(to: &str, id: u32) -> anyhow::Result<Value> {
+    let (address, host) = (resolve(to).await?, to.split(':').next().unwrap_or(to));
+    let asked = async { Catalogue::connect(address, host).await.get(id).await };
+    let (book, metadata) = tokio::time::timeout(PATIENCE, asked).await.context("no answer in time")??;
+    let metadata: BTreeMap<_, _> =
+        metadata.as_ref().iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect();
+    Ok(json!({ "title": book["title"], "metadata": metadata }))
+}
+
 async fn echo(listen: SocketAddr) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen).await.with_context(|| listen.to_string())?;
     loop {
@@ -169,21 +198,41 @@ impl Sink for Keys {
         BTreeMap::new()
     }
 
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected> {
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied> {
         // Only the first one is waited for.
         let _ = self.0.send(transaction.upserts.into_iter().map(|resource| resource.key).collect());
-        Vec::new()
+        Ok(Vec::new())
     }
 }
 
+/// What an answer comes to: `granted`, `NotFound`, `Refused`, or another failure.
+fn answer<T>(answer: Result<T, AskError>) -> String {
+    match answer {
+        Ok(_) => "granted".into(),
+        Err(AskError::NotFound) => "NotFound".into(),
+        Err(AskError::Refused(_)) => "Refused".into(),
+        Err(other) => other.to_string(),
+    }
+}
+
+fn signing_request(identity: &str) -> anyhow::Result<String> {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
+    Ok(params.serialize_request(&KeyPair::generate()?)?.pem()?)
+}
+
 async fn stream(controller: Controller) -> anyhow::Result<Value> {
+    let token = match (controller.token, controller.token_text) {
+        (Some(file), _) => Text::File(file),
+        (None, text) => Text::Inline(Secret::new(text.context("--token or --token-text is needed")?)),
+    };
     let (told, mut given) = tokio::sync::mpsc::unbounded_channel();
     let (client, driver) = Stream::new(
         Options {
             address: controller.controller,
             server_name: controller.name,
             roots: Text::File(controller.roots),
-            token: Text::File(controller.token),
+            token,
             node: "caller".into(),
             backoff: (Duration::from_secs(1), Duration::from_secs(1)),
         },
@@ -195,7 +244,15 @@ async fn stream(controller: Controller) -> anyhow::Result<Value> {
         tokio::select! {
             keys = given.recv() => {
                 let keys: Vec<String> = keys.context("the stream ended")?.iter().map(Key::to_string).collect();
-                Ok(json!({ "given": keys }))
+                let (mut wanted, mut signed) = (BTreeMap::new(), BTreeMap::new());
+                for key in controller.want {
+                    wanted.insert(key.to_string(), answer(client.want(Subject::Key(key)).await));
+                }
+                for identity in controller.sign {
+                    let request = signing_request(&identity)?;
+                    signed.insert(identity, answer(client.sign(request).await));
+                }
+                Ok(json!({ "given": keys, "wanted": wanted, "signed": signed }))
             }
             refused = connection.wait_for(|now| now.error.is_some()) => {
                 let error = refused.map(|now| now.error.clone().unwrap_or_default()).context("the stream ended")?;

@@ -6,7 +6,8 @@
 //! standalone greeter A      a TCP server at A that speaks first, then says back what it hears; runs until standard input ends
 //! standalone echo A         a UDP server at A that sends back what it gets; runs until standard input ends
 //! standalone call A H T     one request to A with Host H and target T; prints what came back
-//! standalone talk A W       a TCP connection to A that says W and nothing more; prints what it heard, and how it ended
+//! standalone talk A W       a TCP connection to A that says W and nothing more; prints after how many milliseconds it heard something or
+//!                           the end, what it heard, and how it ended
 //! standalone datagram A     a UDP datagram to A; prints what came back
 //! ```
 
@@ -15,10 +16,10 @@ use selvage_tests::Client;
 use selvage_tests::standalone::{Recorder, Resources, Standalone};
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -88,9 +89,10 @@ fn greet(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// What was heard until the end, then `end`, `reset`, `late` or another kind of it.
+/// After how many milliseconds something was heard or it ended, what was heard until the end, then `end`, `reset`, `late` or another kind of it.
 fn talk(address: &str, words: &str) -> String {
     let mut heard = Vec::new();
+    let (begun, mut after) = (Instant::now(), None);
     let outcome = TcpStream::connect(address).and_then(|mut stream| {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(words.as_bytes())?;
@@ -98,6 +100,7 @@ fn talk(address: &str, words: &str) -> String {
             // It does not say a word until it has heard one.
             let mut first = [0; 16];
             let length = stream.read(&mut first)?;
+            after = Some(begun.elapsed());
             heard.extend_from_slice(&first[..length]);
         }
         stream.shutdown(std::net::Shutdown::Write)?;
@@ -110,7 +113,7 @@ fn talk(address: &str, words: &str) -> String {
         Err(other) => format!("{other:?}"),
     };
     let heard = String::from_utf8_lossy(&heard).split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("{heard} {end}")
+    format!("{} {heard} {end}", after.unwrap_or_else(|| begun.elapsed()).as_millis())
 }
 
 fn datagram(address: &str) -> std::io::Result<String> {

@@ -68,6 +68,16 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Puts back what a test changed. Where the test has failed, its own message is the one to read.
+pub fn put_back(restore: impl FnOnce() + std::panic::UnwindSafe) {
+    let outcome = std::panic::catch_unwind(restore);
+    if let Err(panic) = outcome
+        && !std::thread::panicking()
+    {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// Objects that go with the test.
 #[derive(Debug)]
 pub struct Applied(String);

@@ -1,5 +1,5 @@
-//! The test cluster, from inside: a real Kubernetes (`tests/cluster/with` brings it up) with Selvage and the bookshop, installed as the
-//! README says.
+//! The test cluster, from inside: a real Kubernetes (`tests/cluster/with` brings it up) with Selvage and the bookshop, installed by
+//! Helm from the chart.
 //!
 //! ```text
 //! tests/cluster/with cargo test --test cluster -- --ignored
@@ -8,10 +8,12 @@
 
 mod kubectl;
 mod load;
+mod memory;
 mod pods;
 
-pub use kubectl::{Applied, apply, delete, eventually, json, kubectl, try_apply, try_kubectl};
+pub use kubectl::{Applied, apply, delete, eventually, json, kubectl, put_back, try_apply, try_kubectl};
 pub use load::{Load, Tally};
+pub use memory::working_sets;
 pub use pods::{Pod, crash, pod, pods, remove};
 
 use crate::Client;
@@ -60,23 +62,7 @@ impl Cluster {
         kubectl(&["apply", "--server-side", "-f", &format!("{crds}/standard")]);
         kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
 
-        let chart = root().join("charts/selvage");
-        let chart = chart.to_str().expect("the path is UTF-8");
-        let image = format!("image.tag={}", env!("CARGO_PKG_VERSION"));
-        helm(&[
-            "upgrade",
-            "--install",
-            "selvage",
-            chart,
-            "-n",
-            SYSTEM,
-            "--create-namespace",
-            "--set",
-            &image,
-            "--wait",
-            "--timeout",
-            "180s",
-        ]);
+        install_chart();
         eprintln!("measured: helm install: {:.1?} after the start", begun.elapsed());
 
         // The certificate of the HTTPS listener is the user's own: here one of a test authority.
@@ -102,6 +88,10 @@ impl Cluster {
         let gateway = gateway["status"]["addresses"][0]["value"].as_str().expect("the Gateway has an address");
         let cluster = Self { tls: trusting(&authority.root()), gateway: gateway.parse().expect("it is an IP address") };
         eprintln!("measured: Selvage and the bookshop are ready: {:.1?} after the start", begun.elapsed());
+        // Before any test has asked anything.
+        for (role, bytes) in working_sets() {
+            eprintln!("measured: idle memory of the largest {role}: {:.1} MiB working set", bytes as f64 / f64::from(1 << 20));
+        }
         cluster
     }
 
@@ -129,6 +119,15 @@ impl Cluster {
     pub fn call(&self, pod: &str, to: &str, target: &str) -> Value {
         self.caller(pod, &["call", to, target])
     }
+}
+
+/// Installs the chart, or brings what is installed up to it.
+pub fn install_chart() {
+    let chart = root().join("charts/selvage");
+    let chart = chart.to_str().expect("the path is UTF-8");
+    let image = format!("image.tag={}", env!("CARGO_PKG_VERSION"));
+    let fixed = ["upgrade", "--install", "selvage", chart, "-n", SYSTEM, "--create-namespace"];
+    helm(&[&fixed[..], &["--set", &image, "--wait", "--timeout", "180s"]].concat());
 }
 
 /// Waits until every proxy is connected and has what it should have, as after an outage of the controller.

@@ -10,15 +10,19 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use selvage_config::CertificateSpec;
 use selvage_policy::SpiffeId;
+use selvage_proxy::tls::ALPN_TCP;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longer than anything a test waits for on purpose.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What begins an opaque connection over the mesh hop: the version of its preamble.
+const PREAMBLE: u8 = 1;
 
 /// How a request travels to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +72,7 @@ pub struct Heard {
 #[derive(Debug)]
 pub struct Caller {
     leaves: HashMap<SpiffeId, CertificateSpec>,
-    configs: HashMap<(Via, bool), Arc<ClientConfig>>,
+    configs: HashMap<(Via, &'static [&'static [u8]]), Arc<ClientConfig>>,
     open: HashMap<(SocketAddr, Via, bool), Sender>,
     /// Connections made so far.
     pub connections: usize,
@@ -166,6 +170,24 @@ impl Caller {
         Ok(heard)
     }
 
+    /// Sends `bytes` as they are over a connection of their own and reads what comes back until it ends; nothing, if it was closed without a
+    /// word. Over the mesh hop they are for `port`. An error: there was no connection to send them over.
+    pub async fn opaque(&mut self, authority: &Authority, to: SocketAddr, via: &Via, port: u16, bytes: &[u8]) -> anyhow::Result<Bytes> {
+        self.connections += 1;
+        let stream = TcpStream::connect(to).await?;
+        let name = match via {
+            Via::Plain => return tokio::time::timeout(PATIENCE, exchange(stream, bytes)).await.map_err(Into::into),
+            Via::Mesh { to, .. } => to.dns_name(),
+            Via::Tls(name) => name.clone(),
+        };
+        let config = self.config(authority, via, &[ALPN_TCP]);
+        let tls = tokio_rustls::TlsConnector::from(config).connect(ServerName::try_from(name)?, stream);
+        let tls = tokio::time::timeout(PATIENCE, tls).await??;
+        let [high, low] = port.to_be_bytes();
+        let told = [&[PREAMBLE, high, low], bytes].concat();
+        tokio::time::timeout(PATIENCE, exchange(tls, &told)).await.map_err(Into::into)
+    }
+
     async fn connect(&mut self, authority: &Authority, to: SocketAddr, via: &Via, h2: bool) -> anyhow::Result<Sender> {
         self.connections += 1;
         let stream = TcpStream::connect(to).await?;
@@ -175,22 +197,21 @@ impl Caller {
             Via::Mesh { to, .. } => to.dns_name(),
             Via::Tls(name) => name.clone(),
         };
-        let config = self.config(authority, via, h2);
+        let config = self.config(authority, via, if h2 { &[b"h2"] } else { &[b"http/1.1"] });
         let tls = tokio_rustls::TlsConnector::from(config).connect(ServerName::try_from(name)?, stream).await?;
         handshake(tls, h2).await
     }
 
-    fn config(&mut self, authority: &Authority, via: &Via, h2: bool) -> Arc<ClientConfig> {
-        if let Some(config) = self.configs.get(&(via.clone(), h2)) {
+    fn config(&mut self, authority: &Authority, via: &Via, alpn: &'static [&'static [u8]]) -> Arc<ClientConfig> {
+        if let Some(config) = self.configs.get(&(via.clone(), alpn)) {
             return config.clone();
         }
-        let alpn: &[&[u8]] = if h2 { &[b"h2"] } else { &[b"http/1.1"] };
         let leaf = match via {
             Via::Mesh { from, .. } => Some(&*self.leaves.entry(from.clone()).or_insert_with(|| authority.workload(from))),
             Via::Plain | Via::Tls(_) => None,
         };
         let config = Arc::new(authority.client(leaf, alpn));
-        self.configs.insert((via.clone(), h2), config.clone());
+        self.configs.insert((via.clone(), alpn), config.clone());
         config
     }
 }
@@ -199,6 +220,15 @@ impl Default for Caller {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What is reset was closed without a word, or ended where it was.
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> Bytes {
+    let mut heard = Vec::new();
+    if stream.write_all(bytes).await.is_ok() && stream.flush().await.is_ok() {
+        let _ = stream.read_to_end(&mut heard).await;
+    }
+    heard.into()
 }
 
 async fn handshake(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, h2: bool) -> anyhow::Result<Sender> {

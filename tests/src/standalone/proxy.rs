@@ -28,9 +28,14 @@ pub struct Standalone {
 impl Standalone {
     /// Starts it and waits until its sockets are open.
     pub async fn start(resources: &Resources) -> Self {
+        Self::logging(resources, Sink::Off).await
+    }
+
+    /// The same with an access log.
+    pub async fn logging(resources: &Resources, access: Sink) -> Self {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
         let (changes, changed) = watch::channel(0);
-        let options = ProxyOptions { name: "test".into(), linger: Duration::from_secs(1), access: Sink::Off, ..ProxyOptions::default() };
+        let options = ProxyOptions { name: "test".into(), linger: Duration::from_secs(1), access, ..ProxyOptions::default() };
         let proxy = Proxy::start(&options, snapshot.clone(), changed).unwrap_or_else(|error| panic!("the proxy does not start: {error}"));
         let mut started = Self { proxy, snapshot, live: Live::default(), changes, rejected: Vec::new() };
         started.rejected = started.apply(resources).await;

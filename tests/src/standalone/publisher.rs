@@ -6,14 +6,19 @@ use selvage_config::CertificateSpec;
 use selvage_config::wire::server::{Authenticate, Limits, Node, Server, SignRefusal, Source, Unauthenticated, View};
 use selvage_config::wire::{Ack, Encoded, Subject};
 use selvage_policy::Key;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The name in the publisher's certificate.
 pub const NAME: &str = "controller.selvage";
+
+/// How long the address of one that was killed may take to become free, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What publishers know; it outlives them.
 pub struct Book {
@@ -81,17 +86,16 @@ impl Source for Book {
 pub struct Publisher(Option<tokio::runtime::Runtime>);
 
 impl Publisher {
-    /// Starts it; one before it at the same address may have been killed just now.
+    /// Starts it: it listens when this returns. One before it at the same address may have been killed just now.
     pub fn start(book: &Arc<Book>, tls: &CertificateSpec, at: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let tls = book.authority.server(tls);
         let book = book.clone();
+        let listener = listen(at);
         runtime.spawn(async move {
-            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-            socket.set_reuseaddr(true).expect("an option");
-            socket.bind(at).expect("the address is free again");
+            let listener = tokio::net::TcpListener::from_std(listener).expect("it does not block");
             let server = Server::new(book.clone(), book, Limits::default(), CancellationToken::new());
-            server.serve(socket.listen(16).expect("listening"), Arc::new(tls)).await.expect("serving");
+            server.serve(listener, Arc::new(tls)).await.expect("serving");
         });
         Self(Some(runtime))
     }
@@ -106,6 +110,23 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
+        }
+    }
+}
+
+/// A killed publisher's socket is closed by its own threads, a moment later.
+fn listen(at: SocketAddr) -> TcpListener {
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind(at) {
+            Ok(listener) => {
+                listener.set_nonblocking(true).expect("an option");
+                return listener;
+            }
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("{at}: {error}"),
         }
     }
 }

@@ -122,6 +122,18 @@ impl Resources {
         self.with(Resource::core(keys::route("shop", "HTTPRoute", name), &spec, 0))
     }
 
+    /// A TCPRoute in namespace `shop` with one rule, `main`.
+    pub fn tcp_route(self, name: &str, parent: &Key, backend: &Key) -> Self {
+        let rule = RuleSpec {
+            name: Some("main".into()),
+            backends: vec![WeightedBackend { backend: Some(backend.clone()), weight: 1, filters: Vec::new() }],
+            ..RuleSpec::default()
+        };
+        let object = Target::new(TargetKind::TCPRoute, "shop", name);
+        let spec = RouteSpec { object, parents: vec![parent.clone()], hostnames: Vec::new(), rules: vec![rule] };
+        self.with(Resource::core(keys::route("shop", "TCPRoute", name), &spec, 0))
+    }
+
     /// A policy of any kind in namespace `shop`, with a spec as somebody writes it (its targets may be left out) and what it holds for.
     pub fn policy(self, kind: &str, name: &str, spec: &Value, attachments: &[Target]) -> Self {
         self.policy_of(kind, name, spec, attachments, 0, &[])
@@ -184,6 +196,7 @@ pub fn edge_listener(bind: SocketAddr, port: u16) -> ListenerSpec {
         chain: vec![gateway.clone(), gateway.section("http")],
         posture: false,
         identity: Some(identity("shop", "public-selvage")),
+        application: None,
         assertors: Vec::new(),
     }
 }
@@ -205,6 +218,7 @@ pub fn inbound_listener(bind: SocketAddr, application: SocketAddr) -> ListenerSp
         chain,
         posture: true,
         identity: Some(identity("shop", "orders")),
+        application: None,
         assertors: vec![identity("shop", "public-selvage")],
     }
 }
@@ -224,6 +238,7 @@ pub fn outbound_listener(bind: SocketAddr, backend: &Key) -> ListenerSpec {
         chain: Vec::new(),
         posture: false,
         identity: Some(identity("shop", "web")),
+        application: None,
         assertors: Vec::new(),
     }
 }

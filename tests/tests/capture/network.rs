@@ -14,11 +14,16 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Longer than a process takes to come up on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Shorter than detection waits for a client's first bytes.
+const SOON: Duration = Duration::from_secs(2);
+/// A busy machine may make one connection slow, but not each of these.
+const TRIES: usize = 5;
 
 /// Runs a command that must succeed.
 pub fn run(command: &str) {
@@ -137,10 +142,18 @@ impl Network {
             self.command(namespace, user, "standalone", arguments).spawn().expect("nsenter starts: this suite needs util-linux");
         let mut stdin = child.stdin.take().expect("a pipe");
         writeln!(stdin, "{input}").expect("the part reads its input");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("the part speaks");
-        assert_eq!(line.trim(), "ready", "{arguments:?}");
-        Part { child, _stdin: Some(stdin) }
+        let stdout = child.stdout.take().expect("a pipe");
+        let part = Part { child, _stdin: Some(stdin) };
+        let (told, line) = mpsc::channel();
+        // Ends with the part, which ends with this where it says nothing.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(stdout).read_line(&mut line);
+            told.send(read.map(|_| line))
+        });
+        let line = line.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{arguments:?} says nothing"));
+        assert_eq!(line.expect("the part speaks").trim(), "ready", "{arguments:?}");
+        part
     }
 
     /// An application.
@@ -191,7 +204,29 @@ impl Network {
 
     /// A TCP connection that says `words` and listens: what it heard, and how that ended.
     pub fn talk(&self, namespace: &str, to: &str, words: &str) -> String {
-        self.said(namespace, &["talk", to, words]).0
+        self.timed(namespace, to, words).1
+    }
+
+    /// The same, and how long it was until it heard something or the end.
+    fn timed(&self, namespace: &str, to: &str, words: &str) -> (Duration, String) {
+        let (text, output) = self.said(namespace, &["talk", to, words]);
+        let (after, heard) = text.split_once(' ').unwrap_or_else(|| panic!("{to}: {text:?} {output:?}"));
+        (Duration::from_millis(after.parse().expect("milliseconds")), heard.trim_start().into())
+    }
+
+    /// Who waits for the other side to speak hears this, and at once: where the machine is not busy, long before detection gives up on the
+    /// client.
+    pub fn speaks_first(&self, namespace: &str, to: &str, expected: &str) {
+        let mut all = Vec::new();
+        for _ in 0..TRIES {
+            let (after, heard) = self.timed(namespace, to, "");
+            assert_eq!(heard, expected, "{to}");
+            if after < SOON {
+                return;
+            }
+            all.push(after);
+        }
+        panic!("{to}: was silent for {all:?}");
     }
 
     /// A UDP datagram and its answer.

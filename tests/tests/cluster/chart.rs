@@ -58,13 +58,20 @@ fn the_controller_may_do_what_it_does_and_no_more() {
         let words: Vec<&str> = ["auth", "can-i", "--as", &account].into_iter().chain(question.split(' ')).collect();
         try_kubectl(&words).is_ok()
     };
-    for needed in ["get secrets -n bookshop", "patch configmaps/selvage-roots -n bookshop", "create deployments.apps -n bookshop"] {
+    for needed in [
+        "list secrets -n bookshop",
+        "delete deployments.apps -n bookshop",
+        "patch configmaps/selvage-roots -n bookshop",
+        "create deployments.apps -n bookshop",
+    ] {
         assert!(may(needed), "{needed}");
     }
     for not in [
         "create pods -n bookshop",
         "delete pods -n bookshop",
-        "delete services -n bookshop",
+        "get secrets -n bookshop",
+        "delete namespaces",
+        "delete meshconfigs",
         "update secrets -n bookshop",
         "patch configmaps/other -n bookshop",
         "patch mutatingwebhookconfigurations/other",

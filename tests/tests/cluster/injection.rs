@@ -1,6 +1,6 @@
 //! Sidecars: who gets one, and that probes mean what they meant.
 
-use selvage_tests::cluster::{Applied, Cluster, PATIENCE, eventually, kubectl, pod, pods};
+use selvage_tests::cluster::{Applied, Cluster, PATIENCE, Pod, eventually, kubectl, pod, pods};
 use serde_json::json;
 
 #[test]
@@ -63,8 +63,8 @@ fn probes_keep_working_in_strict_mode_and_still_tell_healthy_from_not() {
              - name: app\n    image: selvage-bookshop\n    imagePullPolicy: IfNotPresent\n    command: [bookshop, catalogue, --listen, \"0.0.0.0:8080\"]\n    \
              ports: [{{ name: http, containerPort: 8080 }}]\n    \
              startupProbe: {{ tcpSocket: {{ port: 8080 }}, periodSeconds: 1 }}\n    \
-             livenessProbe: {{ httpGet: {{ path: /healthz, port: http }}, periodSeconds: 1, failureThreshold: 1 }}\n    \
-             readinessProbe: {{ httpGet: {{ path: {path}, port: http }}, periodSeconds: 1 }}\n"
+             livenessProbe: {{ httpGet: {{ path: /healthz, port: http }}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 1 }}\n    \
+             readinessProbe: {{ httpGet: {{ path: {path}, port: http }}, periodSeconds: 1, timeoutSeconds: 10 }}\n"
         )
     };
     let _probed = Applied::new(&[pod_with("well", "/healthz"), pod_with("unwell", "/nowhere")].join("---\n"));
@@ -75,8 +75,8 @@ fn probes_keep_working_in_strict_mode_and_still_tell_healthy_from_not() {
     // Its liveness probe fails at once if it fails at all.
     std::thread::sleep(PATIENCE / 12);
     assert_eq!(pod("bookshop", "well").restarts("app"), 0);
-    let unwell = pod("bookshop", "unwell");
-    assert!(unwell.container_status("app").is_some_and(|status| status["started"] == true), "{:#}", unwell.object["status"]);
+    let started = |pod: &Pod| pod.container_status("app").is_some_and(|status| status["started"] == true);
+    let unwell = eventually("the other has started", || Some(pod("bookshop", "unwell")).filter(started));
     assert!(!unwell.is_ready(), "a readiness probe that fails does not show");
     assert_eq!(unwell.restarts("app"), 0);
 }

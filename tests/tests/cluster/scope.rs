@@ -1,18 +1,39 @@
 //! What a proxy may read is decided by the token that it proves itself with: one pod, one view.
 
-use selvage_tests::cluster::{Applied, Cluster, SYSTEM, eventually, json, kubectl, pod, try_kubectl};
+use selvage_tests::cluster::{Applied, Cluster, SYSTEM, eventually, json, kubectl, pod, pods, try_kubectl};
 use serde_json::Value;
+use std::io::Write;
 use std::process::Command;
 
-/// The arguments of `caller stream`, with this token and these roots.
-fn stream<'a>(controller: &'a str, token: &'a str, roots: &'a str) -> [&'a str; 9] {
-    ["stream", "--controller", controller, "--name", "controller.selvage-system.sa.cluster.local", "--token", token, "--roots", roots]
+/// The arguments of `caller stream`, with this token of the pod's and more.
+fn stream<'a>(controller: &'a str, token: [&'a str; 2], more: &[&'a str]) -> Vec<&'a str> {
+    let fixed = ["stream", "--name", "controller.selvage-system.sa.cluster.local", "--controller", controller];
+    [&fixed[..], &token, &["--roots", "/trusted/roots.pem"], more].concat()
 }
 
-/// The controller's wire at the address of its Service.
-fn controller() -> String {
-    let service = json("service", SYSTEM, "selvage-controller");
-    format!("{}:15410", service["spec"]["clusterIP"].as_str().expect("an address"))
+/// The pod's own token.
+const OWN: [&str; 2] = ["--token", "/mine/token"];
+
+/// The wire of every replica: one serves, the others send proxies on.
+fn controllers() -> Vec<String> {
+    let all = pods(SYSTEM, "app.kubernetes.io/name=selvage");
+    assert!(!all.is_empty(), "there is no controller");
+    all.iter().map(|pod| pod.at(15410).to_string()).collect()
+}
+
+/// What the replica that serves says to `pod`.
+fn served(cluster: &Cluster, pod: &str, more: &[&str]) -> Value {
+    eventually("one replica serves it", || {
+        let mut given = None;
+        for controller in controllers() {
+            let said = cluster.caller(pod, &stream(&controller, OWN, more));
+            match said["error"].as_str() {
+                None => given = Some(said),
+                Some(error) => assert!(!error.contains("refused"), "{said}"),
+            }
+        }
+        given
+    })
 }
 
 fn keys(said: &Value) -> Vec<String> {
@@ -24,11 +45,15 @@ fn keys(said: &Value) -> Vec<String> {
 #[ignore = "needs the test cluster: make e2e"]
 fn a_pods_token_opens_that_pods_view_and_no_other() {
     let cluster = Cluster::ready();
-    // A replica that does not serve, or does not know the Pod yet, sends it away, to come back.
-    let given = keys(&eventually("the guest is given its view", || {
-        let said = cluster.caller("bookshop/guest", &stream(&controller(), "/mine/token", "/trusted/roots.pem"));
-        (!said["error"].as_str().is_some_and(|error| error.contains("sent us away"))).then_some(said)
-    }));
+    // Also what it asks for by name: a route of the Gateway, and a certificate of somebody else.
+    let (route, storefront, own) = ("Route/bookshop/HTTPRoute.shop", super::identity("storefront"), super::identity("guest"));
+    let more = ["--want", route, "--want", "Listener/bookshop/public#http", "--sign", &storefront, "--sign", &own];
+    let said = served(cluster, "bookshop/guest", &more);
+    for wanted in said["wanted"].as_object().expect("answers").values() {
+        assert_eq!(wanted, "NotFound", "{said}");
+    }
+    assert_eq!((&said["signed"][&storefront], &said["signed"][&own]), (&"Refused".into(), &"granted".into()), "{said}");
+    let given = keys(&said);
     assert!(given.iter().any(|key| key.starts_with("Listener/bookshop/guest")), "its own listeners are missing: {given:?}");
     for key in &given {
         assert!(!key.starts_with("Certificate/"), "a private key: {key}");
@@ -43,45 +68,41 @@ fn a_pods_token_opens_that_pods_view_and_no_other() {
 #[ignore = "needs the test cluster: make e2e"]
 fn tokens_that_prove_no_pod_of_the_mesh_are_refused() {
     let cluster = Cluster::ready();
-    let refused = |said: &Value, what: &str| {
-        let error = said["error"].as_str().unwrap_or_else(|| panic!("{what}: let in: {said}"));
-        assert!(error.contains("refused"), "{what}: {error}");
-    };
-    let at = controller();
-    // A token of the pod, but not for us.
-    let said = cluster.caller("bookshop/guest", &stream(&at, "/mine/for-the-api", "/trusted/roots.pem"));
-    refused(&said, "a token for the API server");
-
-    let scratch = tempfile::tempdir().expect("a folder");
-    let path = |name: &str| scratch.path().join(name).to_str().expect("the path is UTF-8").to_string();
-    let roots = json("configmap", SYSTEM, "selvage-roots")["data"]["roots.pem"].as_str().expect("the roots").to_string();
-    std::fs::write(path("roots"), roots).expect("they are written");
-    let here = |token: &str, what: &str| {
-        std::fs::write(path("token"), token.trim()).expect("it is written");
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_caller")).args(stream(&at, &path("token"), &path("roots"))).output().expect("caller runs");
-        let said = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
-        refused(&said, what);
-    };
-    here("nonsense", "no token at all");
     let audience = "--audience=selvage.dev/controller";
-    here(&kubectl(&["create", "token", "-n", "bookshop", "storefront", audience]), "a token that is bound to no pod");
-    // A token of a pod of the mesh, shown by somebody at another address: here, the node.
-    let guest = pod("bookshop", "guest");
-    let uid = guest.object["metadata"]["uid"].as_str().expect("a uid");
-    let bound = [
-        "create",
-        "token",
-        "-n",
-        "bookshop",
-        "guest",
-        audience,
-        "--bound-object-kind=Pod",
-        "--bound-object-name=guest",
-        "--bound-object-uid",
-        uid,
-    ];
-    here(&kubectl(&bound), "a stolen token");
+    let bound_to = |name: &str| {
+        let pod = pod("bookshop", name);
+        let uid = pod.object["metadata"]["uid"].as_str().expect("a uid").to_string();
+        let account = pod.object["spec"]["serviceAccountName"].as_str().expect("an account").to_string();
+        let bound = ["--bound-object-kind=Pod", "--bound-object-name", name, "--bound-object-uid", &uid];
+        kubectl(&[&["create", "token", "-n", "bookshop", &account, audience], &bound[..]].concat()).trim().to_string()
+    };
+    let unbound = kubectl(&["create", "token", "-n", "bookshop", "guest", audience]).trim().to_string();
+    let (stolen, own) = (bound_to("bell"), bound_to("guest"));
+    for controller in controllers() {
+        for (what, token) in [
+            ("a token for the API server", ["--token", "/mine/for-the-api"]),
+            ("no token at all", ["--token-text", "nonsense"]),
+            ("a token that is bound to no pod", ["--token-text", &unbound]),
+            ("a token of another pod", ["--token-text", &stolen]),
+        ] {
+            let said = cluster.caller("bookshop/guest", &stream(&controller, token, &[]));
+            assert!(said["error"].as_str().is_some_and(|error| error.contains("refused")), "{what}: {said}");
+        }
+        // A good one, shown by somebody who is no pod: here, the node.
+        let said = from_the_node(&controller, &own);
+        assert!(said["error"].as_str().is_some_and(|error| error.contains("sent us away")), "{said}");
+    }
+}
+
+/// What a controller says to this token, shown by this process.
+fn from_the_node(controller: &str, token: &str) -> Value {
+    let roots = json("configmap", SYSTEM, "selvage-roots")["data"]["roots.pem"].as_str().expect("the roots").to_string();
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(roots.as_bytes()).expect("it is written");
+    let (path, name) = (file.path().to_str().expect("the path is UTF-8"), "controller.selvage-system.sa.cluster.local");
+    let arguments = ["stream", "--name", name, "--controller", controller, "--token-text", token, "--roots", path];
+    let output = Command::new(env!("CARGO_BIN_EXE_caller")).args(arguments).output().expect("caller runs");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 #[test]
@@ -96,9 +117,11 @@ fn a_pod_without_a_sidecar_gets_nothing_and_the_platforms_keys_are_out_of_reach(
          - name: roots\n    configMap: { name: selvage-roots }\n",
     );
     kubectl(&["wait", "-n", "outside", "--for=condition=Ready", "--timeout=60s", "pod/curious"]);
-    let said = cluster.caller("outside/curious", &stream(&controller(), "/mine/token", "/trusted/roots.pem"));
-    let given = said["given"].as_array().map(Vec::len).unwrap_or_default();
-    assert!(said["error"].as_str().is_some_and(|error| error.contains("refused")) || given == 0, "{said}");
+    for controller in controllers() {
+        let said = cluster.caller("outside/curious", &stream(&controller, OWN, &[]));
+        let error = said["error"].as_str().unwrap_or_else(|| panic!("it is let in: {said}"));
+        assert!(error.contains("refused") || error.contains("sent us away"), "{said}");
+    }
 
     // Neither an application's account nor a proxy's may read the CA or anybody's keys from the API server.
     for account in ["bookshop:guest", "bookshop:public-selvage", "bookshop:storefront"] {

@@ -1,7 +1,8 @@
 //! What the platform says of itself: conditions that are true, `selvage status`, and what it all weighs.
 
 use super::ORDERS_CALLERS;
-use selvage_tests::cluster::{Applied, Cluster, eventually, json, kubectl, pods};
+use selvage_tests::Directory;
+use selvage_tests::cluster::{Applied, Cluster, eventually, json, pods, working_sets};
 use selvage_tests::program::program;
 use serde_json::Value;
 use std::process::Command;
@@ -97,43 +98,38 @@ fn selvage_status_lists_every_proxy() {
 #[ignore = "needs the test cluster: make e2e"]
 fn weights_are_told_and_within_reason() {
     Cluster::ready();
-    let text = kubectl(&["get", "--raw", "/api/v1/nodes/node0/proxy/stats/summary"]);
-    let summary: Value = serde_json::from_str(&text).expect("the kubelet's summary");
-    let mut most = [("controller", 0), ("edge", 0), ("sidecar", 0)];
-    for pod in summary["pods"].as_array().expect("pods") {
-        let (name, namespace) =
-            (pod["podRef"]["name"].as_str().unwrap_or_default(), pod["podRef"]["namespace"].as_str().unwrap_or_default());
-        for container in pod["containers"].as_array().into_iter().flatten() {
-            let bytes = container["memory"]["workingSetBytes"].as_u64().unwrap_or_default();
-            let role = match (namespace, container["name"].as_str().unwrap_or_default()) {
-                ("selvage-system", _) => "controller",
-                ("bookshop", "selvage-proxy") => "sidecar",
-                ("bookshop", _) if name.starts_with("public-selvage") => "edge",
-                _ => continue,
-            };
-            for (_, largest) in most.iter_mut().filter(|(known, _)| *known == role) {
-                *largest = bytes.max(*largest);
-            }
-        }
-    }
-    for (role, bytes) in most {
+    for (role, bytes) in working_sets() {
         eprintln!("measured: memory of the largest {role}: {:.1} MiB working set", bytes as f64 / f64::from(1 << 20));
         assert!((1 << 20..256 << 20).contains(&bytes), "{role}: {bytes} bytes");
     }
 }
 
-#[test]
+/// What `selvage explain` says of a request, from these manifests.
+fn explained(bookshop: &Directory, request: &[&str]) -> Value {
+    let output = Command::new(program("selvage")).arg("explain").arg(bookshop.path()).args(request).args(["-o", "json"]).output();
+    let output = output.expect("selvage runs");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the test cluster: make e2e"]
-fn explain_says_what_the_cluster_does() {
-    Cluster::ready();
-    // The same manifests, read from the directory: hop by hop the policy by name, as live traffic is refused in `thread`.
-    let bookshop = selvage_tests::Directory::copy_of("examples/bookshop");
-    let through_the_edge = ["--gateway", "bookshop/public", "--url", "http://shop.example:8080/orders/17"];
-    let from_a_sidecar = ["--from", "bookshop/catalogue", "--url", "http://orders.bookshop:8080/orders/17"];
-    for request in [through_the_edge, from_a_sidecar] {
-        let output = Command::new(program("selvage")).arg("explain").arg(bookshop.path()).args(request).args(["-o", "json"]).output();
-        let output = output.expect("selvage runs");
-        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
-        assert_eq!((&said["reason"], &said["policy"]), (&"authorization_denied".into(), &ORDERS_CALLERS.into()), "{said:#}");
-    }
+async fn explain_says_what_the_cluster_does() {
+    let cluster = Cluster::ready();
+    // The same manifests, read from the directory, and the caller that the bookshop itself does not have.
+    let bookshop = Directory::copy_of("examples/bookshop");
+    bookshop.write(
+        "local/guest.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: { name: guest, namespace: bookshop, labels: { app: guest } }\nspec:\n  \
+         serviceAccountName: guest\n  containers: [{ name: caller, image: any, command: [sleep, infinity] }]\n",
+    );
+    let said = explained(&bookshop, &["--gateway", "bookshop/public", "--url", "http://shop.example:8080/orders/17"]);
+    let live = cluster.edge().with("host", "shop.example").get("/orders/17").await.expect(403).json();
+    assert_eq!((&said["reason"], &said["policy"]), (&live["reason"], &live["policy"]), "{said:#}");
+    assert_eq!(said["policy"], ORDERS_CALLERS, "{said:#}");
+
+    let said = explained(&bookshop, &["--from", "bookshop/guest", "--url", "http://orders.bookshop:8080/orders/17"]);
+    let live = cluster.call("bookshop/guest", "orders.bookshop:8080", "/orders/17");
+    assert_eq!(live["status"], 403, "{live}");
+    assert_eq!((&said["reason"], &said["policy"]), (&live["body"]["reason"], &live["body"]["policy"]), "{said:#}");
+    assert_eq!(said["policy"], ORDERS_CALLERS, "{said:#}");
 }

@@ -2,8 +2,8 @@
 
 use super::{ORDERS_CALLERS, assert_denied, identity};
 use http::Method;
-use selvage_tests::cluster::{Applied, Cluster, eventually, pods};
-use selvage_tests::{Answer, Client, Directory, Running};
+use selvage_tests::cluster::{Applied, Cluster, PATIENCE, Pod, eventually, pods};
+use selvage_tests::{Answer, Client, Directory, Running, limit};
 use serde_json::Value;
 
 /// How often the applications behind `orders` saw a path, over all their pods. Nobody may read their counters; for a moment, the guest may.
@@ -130,17 +130,90 @@ async fn the_laptop_and_the_cluster_give_the_same_verdicts() {
 #[ignore = "needs the test cluster: make e2e"]
 async fn the_gateways_limit_holds() {
     let cluster = Cluster::ready();
-    let client = cluster.edge();
-    let together = (0..80).map(|_| {
-        let client = client.clone();
-        async move { client.get("/healthz").await }
-    });
-    let answers = futures::future::join_all(together).await;
-    assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 429)));
-    assert!(answers.iter().filter(|answer| answer.status == 200).count() >= 20);
-    let limited = answers.into_iter().find(|answer| answer.status == 429).expect("eighty at once are more than twenty a second");
-    assert_eq!(limited.json()["reason"], "rate_limited");
-    assert_eq!(limited.json()["policy"], "RateLimitPolicy/bookshop/per-client");
+    let edges = pods("bookshop", "gateway.networking.k8s.io/gateway-name=public").len() as u64;
+    let limited = limit::meet(&cluster.edge(), edges, 20).await.json();
+    assert_eq!(limited["reason"], "rate_limited");
+    assert_eq!(limited["policy"], "RateLimitPolicy/bookshop/per-client");
     // Another client has its own.
     cluster.edge().get("/healthz").await.expect(200);
+}
+
+/// A value that nobody may be taken for.
+const FORGED: &str = "spiffe://cluster.local/ns/bookshop/sa/forged";
+/// What only a proxy says of a caller.
+const WORDS_OF_PROXIES: [&str; 7] =
+    ["selvage-principal", "selvage-user", "selvage-attempt", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the test cluster: make e2e"]
+async fn nobody_can_forge_an_identity_or_the_words_of_a_proxy() {
+    let cluster = Cluster::ready();
+    // From outside.
+    let mut client = cluster.edge();
+    for name in WORDS_OF_PROXIES {
+        client = client.with(name, FORGED);
+    }
+    let answer = client.get("/echo").await.expect(200);
+    assert!(!answer.text().contains("sa/forged"), "{}", answer.text());
+    assert_eq!(answer.json()["headers"]["selvage-principal"], identity("public-selvage"));
+    // From a pod behind a sidecar, from one without any, and from an application of the bookshop, told to by the one in front of it.
+    let lines: Vec<String> = WORDS_OF_PROXIES.iter().map(|name| format!("{name}: {FORGED}")).collect();
+    let forging: Vec<&str> = lines.iter().flat_map(|line| ["--header", line]).collect();
+    for (from, principal) in [("bookshop/guest", Value::from(identity("guest"))), ("outside/stranger", Value::Null)] {
+        let said = cluster.caller(from, &[&["call", "catalogue.bookshop:8080", "/echo"], &forging[..]].concat());
+        assert_eq!(said["status"], 200, "{from}: {said}");
+        assert!(!said["body"].to_string().contains("sa/forged"), "{from}: {said}");
+        assert_eq!(said["body"]["headers"]["selvage-principal"], principal, "{from}: {said}");
+    }
+    let mut client = cluster.edge();
+    for line in &lines {
+        client = client.with("x-send", line);
+    }
+    let answer = client.get("/call/catalogue/echo").await.expect(200).json();
+    let seen = &answer["answer"]["headers"];
+    assert!(!seen.to_string().contains("sa/forged"), "{seen:#}");
+    assert_eq!(seen["selvage-principal"], identity("storefront"));
+}
+
+/// How often the catalogue's applications were asked for this path and query of `/fail`, over all their pods.
+fn attempts(cluster: &Cluster, whole: &str) -> u64 {
+    let count = |pod: &Pod| {
+        let said = cluster.call("bookshop/guest", &pod.at(8080).to_string(), "/counters");
+        assert_eq!(said["status"], 200, "{said}");
+        said["body"]["counters"][format!("attempts {whole}")].as_u64().unwrap_or_default()
+    };
+    pods("bookshop", "app=catalogue").iter().map(count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the test cluster: make e2e"]
+async fn one_proxy_owns_the_retries_of_a_request() {
+    let cluster = Cluster::ready();
+    let _route = Applied::new(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: retried, namespace: bookshop }\nspec:\n  \
+         parentRefs: [{ name: public }]\n  hostnames: [retried.example]\n  rules:\n  \
+         - retry: { attempts: 3, codes: [503], backoff: 5ms }\n    backendRefs: [{ name: catalogue, port: 8080 }]\n",
+    );
+    // Paths that nobody has asked for before, also not in an earlier run in the same cluster.
+    let run = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let path = |case: &str| format!("/fail?rate=1&case={case}-{run}");
+    let client = Client::new(cluster.gateway(8080)).with("host", "retried.example").with("x-client", "retried");
+    let arrived = std::time::Instant::now();
+    while client.get("/books/2").await.status != 200 {
+        assert!(arrived.elapsed() < PATIENCE, "the route does not arrive");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    // The edge's own: 1 + 3, and the catalogue's route in the mesh, which retries twice, adds nothing.
+    client.get(&path("edge")).await.expect(503);
+    assert_eq!(attempts(cluster, &path("edge")), 4);
+    // The storefront's sidecar: 1 + 2, and the edge in front of it adds nothing.
+    cluster.edge().get(&format!("/call/catalogue{}", path("mesh"))).await.expect(503);
+    assert_eq!(attempts(cluster, &path("mesh")), 3);
+    // A pod that calls by itself.
+    let said = cluster.call("bookshop/guest", "catalogue:8080", &path("pod"));
+    assert_eq!(said["status"], 503, "{said}");
+    assert_eq!(attempts(cluster, &path("pod")), 3);
+    // What may have happened is not done twice.
+    client.send(Method::POST, &path("post"), "x").await.expect(503);
+    assert_eq!(attempts(cluster, &path("post")), 1);
 }

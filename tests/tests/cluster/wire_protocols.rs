@@ -3,8 +3,9 @@
 use super::identity;
 use http::Version;
 use selvage_tests::Client;
-use selvage_tests::cluster::{Cluster, eventually, kubectl, pod, pods};
+use selvage_tests::cluster::{Applied, Cluster, Pod, eventually, kubectl, pod, pods, put_back};
 use selvage_tests::grpc::Catalogue;
+use std::io::{Read, Write};
 
 /// The whole mesh in strict mode, until it is dropped.
 pub struct Strict;
@@ -26,13 +27,15 @@ impl Strict {
 
 impl Drop for Strict {
     fn drop(&mut self) {
-        set_mode("Permissive");
-        for pod in pods("bookshop", "app=catalogue") {
-            let target = pod.at(8080).to_string();
-            eventually("permissive mode is back", || {
-                (Cluster::ready().call("outside/stranger", &target, "/books")["status"] == 200).then_some(())
-            });
-        }
+        put_back(|| {
+            set_mode("Permissive");
+            for pod in pods("bookshop", "app=catalogue") {
+                let target = pod.at(8080).to_string();
+                eventually("permissive mode is back", || {
+                    (Cluster::ready().call("outside/stranger", &target, "/books")["status"] == 200).then_some(())
+                });
+            }
+        });
     }
 }
 
@@ -113,6 +116,93 @@ fn destinations_outside_the_mesh_pass_through() {
     // The edge reaches through Services only what routes name; a port where nobody listens is refused, not hung.
     let said = cluster.call("bookshop/guest", &library.at(8099).to_string(), "/");
     assert!(said["error"].is_string() || said["status"].as_u64().is_some_and(|status| status >= 500), "{said}");
+}
+
+/// The node, which is no part of the mesh and no pod.
+const NODE: &str = "10.77.0.1";
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn what_the_cluster_knows_nothing_of_is_reached_as_without_a_mesh() {
+    let cluster = Cluster::ready();
+    // Says what it hears in capitals: ends with the test's process.
+    let listener = std::net::TcpListener::bind((NODE, 0)).expect("these tests run on the node");
+    let to = listener.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || shout(stream));
+        }
+    });
+    for from in ["bookshop/guest", "outside/stranger"] {
+        let said = cluster.caller(from, &["say", &to, "anybody out there"]);
+        assert_eq!(said["text"], "ANYBODY OUT THERE", "{from}: {said}");
+    }
+}
+
+fn shout(mut stream: std::net::TcpStream) {
+    let mut chunk = [0; 1024];
+    while let Ok(count @ 1..) = stream.read(&mut chunk) {
+        chunk.make_ascii_uppercase();
+        if stream.write_all(&chunk[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_port_that_nobody_declared_is_reached() {
+    let cluster = Cluster::ready();
+    let _whisper = Applied::new(
+        "apiVersion: v1\nkind: Pod\nmetadata: { name: whisper, namespace: bookshop }\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+         - { name: caller, image: \"selvage-caller:test\", command: [caller, echo, \"0.0.0.0:7001\"] }\n",
+    );
+    kubectl(&["wait", "-n", "bookshop", "--for=condition=Ready", "--timeout=60s", "pod/whisper"]);
+    let to = pod("bookshop", "whisper").at(7001).to_string();
+    for from in ["bookshop/guest", "outside/stranger"] {
+        // Its container may listen a moment after it has started.
+        eventually("the whisper is heard", || {
+            let said = cluster.caller(from, &["say", &to, "psst"]);
+            (said["text"] == "PSST").then_some(())
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn http2_and_grpc_leave_a_pod_as_they_are() {
+    let cluster = Cluster::ready();
+    let pod = pods("bookshop", "app=catalogue")[0].at(8080).to_string();
+    for to in ["catalogue.bookshop:8080", "catalogue-pods.bookshop:8080", &pod] {
+        let said = cluster.caller("bookshop/guest", &["call", to, "/books/2", "--http2"]);
+        assert_eq!(said["status"], 200, "{to}: {said}");
+        assert_eq!(said["body"]["seen"]["selvage-principal"], identity("guest"), "{to}: {said}");
+        let said = cluster.caller("bookshop/guest", &["book", to, "3"]);
+        assert_eq!(said["title"], "Moby-Dick", "{to}: {said}");
+        assert_eq!(said["metadata"]["seen-selvage-principal"], identity("guest"), "{to}: {said}");
+    }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn every_pod_of_a_service_answers_by_its_address_and_its_headless_name() {
+    let cluster = Cluster::ready();
+    let service = selvage_tests::cluster::json("service", "bookshop", "catalogue");
+    let address = service["spec"]["clusterIP"].as_str().expect("an address");
+    let all = pods("bookshop", "app=catalogue");
+    assert_eq!(all.len(), 2);
+    let count = |pod: &Pod| {
+        let said = cluster.call("bookshop/guest", &pod.at(8080).to_string(), "/counters");
+        said["body"]["counters"]["/books/4"].as_u64().unwrap_or_default()
+    };
+    for to in [format!("{address}:8080"), "catalogue-pods.bookshop:8080".into()] {
+        let before: Vec<u64> = all.iter().map(count).collect();
+        eventually(&format!("both pods answer at {to}"), || {
+            let said = cluster.call("bookshop/guest", &to, "/books/4");
+            assert_eq!(said["status"], 200, "{to}: {said}");
+            all.iter().zip(&before).all(|(pod, before)| count(pod) > *before).then_some(())
+        });
+    }
 }
 
 #[test]

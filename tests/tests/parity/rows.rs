@@ -1,12 +1,14 @@
 //! The table: policies, and what becomes of requests under them.
 
 mod callers;
+mod connections;
 mod policies;
 mod requests;
 
 use selvage_config::MeshSpec;
 use selvage_tests::standalone::Call;
 use serde_json::{Value, json};
+use std::ops::RangeInclusive;
 
 /// What a policy is attached to, from the outside in; what that is called differs by role.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,8 @@ pub enum Want {
     Pass,
     /// The handshake fails: there is no connection to answer on.
     Stranger,
+    /// The application answers with this status.
+    Answer(u16),
     /// A refusal.
     Deny { reason: &'static str, policy: Option<&'static str>, rule: Option<&'static str> },
 }
@@ -60,6 +64,8 @@ pub struct Ask {
     pub by: By,
     pub call: Call,
     pub want: Want,
+    /// How often it reaches the application; absent: once if that answers, else never.
+    pub reaches: Option<RangeInclusive<usize>>,
 }
 
 /// One configuration with its requests, in order.
@@ -133,7 +139,13 @@ impl Row {
     }
 
     fn ask(mut self, by: By, call: Call, want: Want) -> Self {
-        self.asks.push(Ask { by, call, want });
+        self.asks.push(Ask { by, call, want, reaches: None });
+        self
+    }
+
+    /// The last request reaches the application so often.
+    fn reaching(mut self, times: RangeInclusive<usize>) -> Self {
+        self.asks.last_mut().expect("a request").reaches = Some(times);
         self
     }
 
@@ -151,6 +163,11 @@ impl Row {
         self.grpc = false;
         self
     }
+}
+
+/// Every row for opaque connections.
+pub fn opaque() -> Vec<Row> {
+    connections::opaque()
 }
 
 const PASS: Want = Want::Pass;
@@ -185,6 +202,7 @@ pub fn rows() -> Vec<Row> {
         policies::combinations(),
         policies::unusable(),
         policies::limits(),
+        policies::traffic(),
     ]
     .concat()
 }

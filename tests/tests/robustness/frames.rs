@@ -13,6 +13,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -31,6 +32,16 @@ pub enum Flood {
     EmptyContinuation,
     /// Requests that are malformed.
     Malformed,
+    /// Requests that the peer must reset for what follows them (CVE-2025-8671).
+    MadeToReset,
+    /// Frames that must be answered.
+    Ping,
+    /// The same with a setting.
+    Settings,
+    /// Frames of a body without a byte.
+    EmptyData,
+    /// Windows that grow by a byte.
+    WindowUpdate,
 }
 
 /// An HTTP/2 connection.
@@ -117,7 +128,7 @@ impl Frames {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> bool {
-        let written = tokio::time::timeout(Duration::from_secs(2), self.stream.write_all(bytes)).await;
+        let written = tokio::time::timeout(Duration::from_secs(20), self.stream.write_all(bytes)).await;
         matches!(written, Ok(Ok(())))
     }
 
@@ -177,6 +188,9 @@ impl Frames {
         if matches!(flood, Flood::Continuation | Flood::EmptyContinuation) {
             self.send(&frame(HEADERS, END_STREAM, 1, &block(&GOOD))).await;
         }
+        if matches!(flood, Flood::EmptyData) {
+            self.headers(1, &[&GOOD[1..], &[(b":method".as_slice(), b"POST".as_slice())]].concat(), false).await;
+        }
         let mut field = Vec::new();
         literal(&mut field, b"x-flood", &[b'x'; 8000]);
         while Instant::now() < end && sent < 200_000 {
@@ -190,6 +204,15 @@ impl Frames {
                     }
                     Flood::Continuation => batch.extend(frame(CONTINUATION, 0, 1, &field)),
                     Flood::EmptyContinuation => batch.extend(frame(CONTINUATION, 0, 1, &[])),
+                    Flood::MadeToReset => {
+                        batch.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&GOOD)));
+                        batch.extend(frame(WINDOW_UPDATE, 0, stream, &0u32.to_be_bytes()));
+                        stream += 2;
+                    }
+                    Flood::Ping => batch.extend(frame(PING, 0, 0, &[7; 8])),
+                    Flood::Settings => batch.extend(frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100])),
+                    Flood::EmptyData => batch.extend(frame(DATA, 0, 1, &[])),
+                    Flood::WindowUpdate => batch.extend(frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes())),
                     Flood::Malformed => {
                         batch.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&[(b":method", b"GET"), (b":path", b"")])));
                         stream += 2;
@@ -274,9 +297,16 @@ fn huffman_digits(bytes: &[u8]) -> u16 {
     value
 }
 
-/// Every flood.
-pub fn floods() -> [(&'static str, Flood); 4] {
+/// Floods of frames that cost more to answer than to send, and that HTTP/2 allows: whoever sends them may go on, and hinders nobody.
+pub fn bearable() -> [(&'static str, Flood); 3] {
+    [("PING", Flood::Ping), ("SETTINGS", Flood::Settings), ("WINDOW_UPDATE", Flood::WindowUpdate)]
+}
+
+/// Floods that end their connection.
+pub fn floods() -> [(&'static str, Flood); 6] {
     [
+        ("empty DATA", Flood::EmptyData),
+        ("made to reset", Flood::MadeToReset),
         ("rapid reset", Flood::RapidReset),
         ("CONTINUATION", Flood::Continuation),
         ("empty CONTINUATION", Flood::EmptyContinuation),

@@ -7,8 +7,8 @@ use crate::read::{Place, Read};
 use anyhow::{Context, Result};
 use futures::future::join_all;
 use selvage_config::last_good::LastGood;
-use selvage_gateway::{Feed, Running};
 use selvage_policy::Key;
+use selvage_proxy::running::{Feed, Running};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,12 +63,7 @@ impl Proxies {
         let last_good = LastGood::new(folder.clone(), folder.join("secrets"));
         let feed = Feed::Wire { options: Box::new(publishing.options(proxy)), last_good: Some(last_good) };
         let name = format!("{}/{}", proxy.namespace, proxy.name);
-        // Each role is composed by its own crate, as its program is.
-        let running = match proxy.kind.as_str() {
-            "Gateway" => selvage_gateway::start(&name, address, self.threads, &self.access_log, feed).await,
-            _ => selvage_mesh_agent::start(&name, address, self.threads, &self.access_log, feed).await,
-        };
-        Ok(running?)
+        Ok(Running::on(address, &name, self.threads, &self.access_log, feed).await?)
     }
 
     /// Waits until every proxy can serve all it is for; what is missing otherwise.

@@ -219,6 +219,11 @@ async fn answer(State(api): State<Api>, request: Request) -> Response {
             None => refusal(404, "NotFound"),
         },
         (Method::DELETE, _) => {
+            let given = body.pointer("/preconditions/uid").cloned();
+            let present = api.object(&asked.place.0, &asked.place.1, &asked.place.2).map(|object| object["metadata"]["uid"].clone());
+            if given.is_some() && present.is_some() && given != present {
+                return refusal(409, "Conflict");
+            }
             api.delete(&asked.place.0, &asked.place.1, &asked.place.2);
             axum::Json(json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" })).into_response()
         }

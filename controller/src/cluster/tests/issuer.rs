@@ -2,6 +2,7 @@ use super::super::issuer::Issuer;
 use super::super::pods::Pods;
 use super::super::tokens::{PodTokens, TokenError};
 use super::*;
+use crate::containers::TOKEN_AUDIENCE;
 use crate::world::Name;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +12,6 @@ use rustls::pki_types::PrivateKeyDer;
 use std::time::SystemTime;
 use x509_parser::prelude::FromDer;
 
-const AUDIENCE: &str = "selvage.dev/controller";
 const ISSUER: &str = "https://kubernetes.default.svc";
 
 /// A key of an API server.
@@ -61,7 +61,7 @@ fn plain(der: &[u8]) -> Vec<u8> {
 
 fn claims() -> Value {
     json!({
-        "iss": ISSUER, "sub": "system:serviceaccount:shop:orders", "aud": [AUDIENCE], "nbf": 1_800_000_000, "exp": 1_800_003_600,
+        "iss": ISSUER, "sub": "system:serviceaccount:shop:orders", "aud": [TOKEN_AUDIENCE], "nbf": 1_800_000_000, "exp": 1_800_003_600,
         "kubernetes.io": {
             "namespace": "shop", "pod": { "name": "orders-0", "uid": "uid-1" }, "serviceaccount": { "name": "orders", "uid": "x" },
         },
@@ -88,7 +88,7 @@ async fn what_the_api_server_signed_is_believed_while_it_is_away() {
         api.away(true);
         assert!(issuer.read(&api.client()).await.is_err());
         let token = signer.sign(&json!({ "alg": name, "kid": "a" }), &claims());
-        let verified = issuer.verify(&token, AUDIENCE, now(10)).unwrap_or_else(|| panic!("{name} is refused"));
+        let verified = issuer.verify(&token, TOKEN_AUDIENCE, now(10)).unwrap_or_else(|| panic!("{name} is refused"));
         assert_eq!(verified.sub, "system:serviceaccount:shop:orders");
         assert_eq!(verified.bound.pod.expect("a Pod").uid, "uid-1");
     }
@@ -100,7 +100,7 @@ async fn what_it_did_not_sign_for_us_and_for_now_is_not() {
     let (_api, issuer) = issuer(vec![signer.jwk("a")]).await;
     let header = json!({ "alg": "ES256", "kid": "a" });
     let good = signer.sign(&header, &claims());
-    assert!(issuer.verify(&good, AUDIENCE, now(10)).is_some());
+    assert!(issuer.verify(&good, TOKEN_AUDIENCE, now(10)).is_some());
     let with = |field: &str, value: Value| {
         let mut claims = claims();
         claims[field] = value;
@@ -130,7 +130,7 @@ async fn what_it_did_not_sign_for_us_and_for_now_is_not() {
         ("nothing", String::new()),
         ("dots", "...".into()),
     ] {
-        assert!(issuer.verify(&token, AUDIENCE, now(10)).is_none(), "{what}");
+        assert!(issuer.verify(&token, TOKEN_AUDIENCE, now(10)).is_none(), "{what}");
     }
 }
 

@@ -92,6 +92,24 @@ async fn whoever_finds_another_in_its_place_does_not_write() {
 }
 
 #[tokio::test]
+async fn a_write_of_somebody_else_in_the_same_moment_takes_the_lease_from_nobody() {
+    let api = Api::new();
+    let a = replica(&api, "a");
+    until("a writes", || a.tenure.holds()).await;
+    // An annotation, between a's reading and its writing.
+    let mut lease = api.object(LEASES, PLATFORM_NAMESPACE, "selvage-controller").expect("a Lease");
+    lease["metadata"]["annotations"] = json!({ "somebody": "was here" });
+    api.quicker("/leases/selvage-controller", LEASES, lease);
+    let puts = api.asked("PUT");
+    until("a renews it", || {
+        assert!(!a.tenure.is_another(), "a gave it up");
+        api.asked("PUT") >= puts + 3
+    })
+    .await;
+    assert_eq!(holder(&api), "a");
+}
+
+#[tokio::test]
 async fn a_write_takes_no_longer_than_allowed() {
     let (_sender, tenure) = Tenure::fixed(true);
     let begun = Instant::now();

@@ -4,7 +4,7 @@ use super::super::merge::change;
 use super::super::present::Present;
 use super::super::statuses::{Round, Said, Writer};
 use super::*;
-use crate::translate::status::{Condition, ParentStatus, Reference, Status};
+use crate::translate::status::{Condition, ListenerStatus, ParentStatus, Reference, Status};
 use selvage_policy::Key;
 use std::collections::BTreeMap;
 
@@ -23,7 +23,8 @@ fn said(generation: i64, parents: &[(&str, Condition)]) -> Said {
         targets: Vec::new(),
     };
     let status = Status { observed_generation: generation, parents: parents.iter().map(parent).collect(), ..Status::default() };
-    Said { status, addresses: None }
+    // The UID of the first object of a test.
+    Said { uid: "uid-1".into(), status, addresses: None }
 }
 
 fn accepted() -> Condition {
@@ -104,11 +105,39 @@ fn of_a_gateway_conditions_of_others_stay_and_ours_that_are_no_longer_said_go() 
     ]});
     let status = Status { observed_generation: 2, conditions: vec![accepted()], ..Status::default() };
     let addresses = Some(vec![json!({ "type": "IPAddress", "value": "192.0.2.1" })]);
-    let change = change(StatusForm::Whole, Some(&Said { status, addresses }), &present, NOW).expect("a change");
+    let change = change(StatusForm::Whole, Some(&Said { status, addresses, ..Said::default() }), &present, NOW).expect("a change");
     let kinds: Vec<&str> =
         change["conditions"].as_array().expect("a list").iter().map(|one| one["type"].as_str().expect("a type")).collect();
     assert_eq!(kinds, ["example.com/Audited", "Accepted"]);
     assert_eq!(change["addresses"], json!([{ "type": "IPAddress", "value": "192.0.2.1" }]));
+}
+
+#[test]
+fn conditions_of_others_stay_at_listeners_and_parents_as_far_as_there_is_room() {
+    let theirs = |n: usize| written(&format!("example.com/Audited{n}"), "True", "Fine", "", 1, EARLIER);
+    let kinds = |conditions: &Value| -> Vec<String> {
+        conditions.as_array().expect("a list").iter().map(|one| one["type"].as_str().expect("a type").into()).collect()
+    };
+    let before = json!([theirs(0), written("Programmed", "True", "Programmed", "old", 1, EARLIER)]);
+    let listener = ListenerStatus {
+        name: "http".into(),
+        attached_routes: 0,
+        supported_kinds: Vec::new(),
+        conditions: vec![accepted()],
+        resource: None,
+    };
+    let status = Status { observed_generation: 2, listeners: vec![listener], ..Status::default() };
+    let present = json!({ "listeners": [{ "name": "http", "conditions": before }] });
+    let gateway = change(StatusForm::Whole, Some(&Said { status, ..Said::default() }), &present, NOW).expect("a change");
+    assert_eq!(kinds(&gateway["listeners"][0]["conditions"]), ["example.com/Audited0", "Accepted"]);
+    let present = json!({ "parents": [ours("public", before)] });
+    let route = change(StatusForm::Parents, Some(&said(2, &[("public", accepted())])), &present, NOW).expect("a change");
+    assert_eq!(kinds(&route["parents"][0]["conditions"]), ["example.com/Audited0", "Accepted"]);
+    // Eight are allowed: ours first.
+    let present = json!({ "parents": [ours("public", (0..8).map(theirs).collect())] });
+    let route = change(StatusForm::Parents, Some(&said(2, &[("public", accepted())])), &present, NOW).expect("a change");
+    let kinds = kinds(&route["parents"][0]["conditions"]);
+    assert_eq!((kinds.len(), kinds[0].as_str(), kinds[7].as_str()), (8, "example.com/Audited0", "Accepted"));
 }
 
 #[test]
@@ -119,7 +148,7 @@ fn what_cannot_be_read_at_all_is_said_at_the_entries_that_there_were() {
         conditions: vec![Condition::fails("Accepted", "Invalid", "spec.rules: what")],
         ..Status::default()
     };
-    let change = change(StatusForm::Parents, Some(&Said { status, addresses: None }), &present, NOW).expect("a change");
+    let change = change(StatusForm::Parents, Some(&Said { status, ..Said::default() }), &present, NOW).expect("a change");
     let condition = written("Accepted", "False", "Invalid", "spec.rules: what", 4, NOW);
     assert_eq!(change["parents"], json!([others(), ours("public", json!([condition]))]));
 }
@@ -200,10 +229,28 @@ async fn an_object_that_is_gone_or_made_anew_gets_no_status_of_the_old_one() {
     assert_eq!(fixture.round().await, Round { written: 0, failed: 0 });
     let mut anew = route("r", Value::Null);
     anew["metadata"]["uid"] = json!("another");
-    fixture.api.put(ROUTES, anew);
+    let anew = fixture.api.put(ROUTES, anew);
     // The first try names the old UID; then it is compared with what is there.
+    assert_eq!(fixture.round().await, Round { written: 0, failed: 0 });
+    assert_eq!(fixture.parents(), Value::Null);
+    // Nor where the watch has it already, and nothing was said of it.
+    fixture.writer.present.saw(key("r"), &anew);
+    assert_eq!(fixture.round().await, Round { written: 0, failed: 0 });
+    fixture.said.get_mut(&key("r")).expect("said").uid = "another".into();
     assert_eq!(fixture.round().await, Round { written: 1, failed: 0 });
-    assert!(fixture.api.asked("GET /apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/r") >= 1);
+}
+
+#[tokio::test]
+async fn what_was_said_of_an_earlier_generation_is_not_written_to_a_later_one() {
+    let mut fixture = Fixture::new(Value::Null);
+    let mut edited = route("r", json!({ "parents": [others()] }));
+    edited["spec"]["hostnames"] = json!(["a.example"]);
+    fixture.api.quicker("/httproutes/r/status", ROUTES, edited);
+    assert_eq!(fixture.round().await, Round { written: 0, failed: 0 });
+    assert_eq!(fixture.parents(), json!([others()]));
+    fixture.said.insert(key("r"), said(2, &[("public", accepted())]));
+    assert_eq!(fixture.round().await, Round { written: 1, failed: 0 });
+    assert_eq!(fixture.parents()[1]["conditions"][0]["observedGeneration"], 2);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 use super::super::pods::Pods;
-use super::super::tokens::{AUDIENCE, PodTokens, TokenError};
+use super::super::tokens::{PodTokens, TokenError};
 use super::*;
+use crate::containers::TOKEN_AUDIENCE;
 use crate::world::Name;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 const ADDRESS: &str = "10.1.0.7";
+const OTHER: &str = "10.1.0.8";
 
 fn peer() -> IpAddr {
     ADDRESS.parse().expect("an address")
@@ -29,7 +31,7 @@ fn review(user: &str, pod: Option<(&str, &str)>) -> Value {
         json!({}),
         |(name, uid)| json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [uid] }),
     );
-    json!({ "authenticated": true, "audiences": [AUDIENCE], "user": { "username": user, "extra": extra } })
+    json!({ "authenticated": true, "audiences": [TOKEN_AUDIENCE], "user": { "username": user, "extra": extra } })
 }
 
 fn orders() -> Value {
@@ -39,6 +41,8 @@ fn orders() -> Value {
 fn judge(api: &Api) -> (PodTokens, Arc<Pods>) {
     let pods = Arc::new(Pods::default());
     pods.insert(Name::new("shop", "orders-0"), &pod("shop", "orders-0", "uid-1", "orders", ADDRESS));
+    // Somebody else, from whose address nothing of this Pod may come.
+    pods.insert(Name::new("shop", "stock-0"), &pod("shop", "stock-0", "uid-9", "stock", OTHER));
     (PodTokens::new(api.client(), pods.clone(), Arc::default(), metrics()), pods)
 }
 
@@ -81,7 +85,7 @@ async fn what_does_not_prove_a_pod_is_refused() {
         ("of another account", orders(), pod("shop", "orders-0", "uid-1", "catalogue", ADDRESS), ADDRESS, |e| {
             matches!(e, TokenError::OtherAccount { .. })
         }),
-        ("from elsewhere", orders(), own(), "10.1.0.8", |e| matches!(e, TokenError::OtherAddress { .. })),
+        ("from elsewhere", orders(), own(), OTHER, |e| matches!(e, TokenError::OtherAddress { .. })),
         ("of a pod on its node's network", orders(), on_host(), ADDRESS, |e| matches!(e, TokenError::HostNetwork { .. })),
         (
             "of two pods",
@@ -99,6 +103,8 @@ async fn what_does_not_prove_a_pod_is_refused() {
         let api = Api::new();
         let pods = Arc::new(Pods::default());
         pods.insert(Name::new("shop", "orders-0"), &present);
+        pods.insert(Name::new("shop", "stock-0"), &pod("shop", "stock-0", "uid-9", "stock", OTHER));
+        pods.insert(Name::new("shop", "twin"), &pod("shop", "twin", "uid-8", "twin", ADDRESS));
         let tokens = PodTokens::new(api.client(), pods, Arc::default(), metrics());
         api.token(&token("a", 3600), answer);
         let refused = tokens.judge(&token("a", 3600), from.parse().expect("an address"), now(0)).await.expect_err(what);
@@ -120,6 +126,7 @@ async fn what_cannot_be_told_yet_is_told_apart_from_what_is_refused() {
     assert!(matches!(asks("t").await, Err(Unauthenticated::NotYet(_))), "without an address");
     pods.remove(&Name::new("shop", "orders-0"));
     assert!(matches!(asks("t").await, Err(Unauthenticated::NotYet(_))), "unknown Pod");
+    pods.insert(Name::new("shop", "orders-0"), &pod("shop", "orders-0", "uid-1", "orders", ADDRESS));
     assert!(matches!(asks("unbound").await, Err(Unauthenticated::Refused(_))));
     api.away(true);
     assert!(matches!(asks("u").await, Err(Unauthenticated::NotYet(_))), "API server away");
@@ -160,8 +167,8 @@ async fn with_the_api_server_away_a_token_that_was_verified_is_good_until_it_end
     api.away(true);
     tokens.judge(&token, peer(), now(1700)).await.expect("a node");
     assert!(matches!(tokens.judge(&token, peer(), now(1801)).await, Err(TokenError::Unreachable { .. })));
-    pods.remove(&Name::new("shop", "orders-0"));
-    assert!(matches!(tokens.judge(&token, peer(), now(1700)).await, Err(TokenError::UnknownPod { .. })));
+    pods.insert(Name::new("shop", "orders-0"), &pod("shop", "orders-0", "uid-2", "orders", ADDRESS));
+    assert!(matches!(tokens.judge(&token, peer(), now(1700)).await, Err(TokenError::OtherPod { .. })));
 }
 
 #[tokio::test]
@@ -175,4 +182,38 @@ async fn an_answer_that_turns_into_a_refusal_is_not_remembered() {
     assert!(matches!(tokens.judge(&token, peer(), now(61)).await, Err(TokenError::Refused { .. })));
     api.away(true);
     assert!(matches!(tokens.judge(&token, peer(), now(62)).await, Err(TokenError::Unreachable { .. })));
+}
+
+#[tokio::test]
+async fn who_comes_from_no_pods_address_is_not_asked_about() {
+    let api = Api::new();
+    let (tokens, pods) = judge(&api);
+    let stranger: IpAddr = "10.9.0.1".parse().expect("an address");
+    assert!(matches!(tokens.judge("t", stranger, now(0)).await, Err(TokenError::Stranger(_))));
+    let mut on_host = pod("shop", "agent", "uid-7", "agent", "10.9.0.1");
+    on_host["spec"]["hostNetwork"] = json!(true);
+    pods.insert(Name::new("shop", "agent"), &on_host);
+    assert!(matches!(tokens.judge("t", stranger, now(0)).await, Err(TokenError::Stranger(_))), "the address is its node's");
+    assert_eq!(api.asked("tokenreviews"), 0);
+    // Another Pod has the address that one had before.
+    pods.insert(Name::new("shop", "new"), &pod("shop", "new", "uid-5", "new", ADDRESS));
+    pods.remove(&Name::new("shop", "orders-0"));
+    assert!(matches!(tokens.judge("t", peer(), now(0)).await, Err(TokenError::Refused { .. })));
+}
+
+#[tokio::test]
+async fn a_flood_of_tokens_from_one_peer_keeps_no_other_waiting() {
+    let api = Api::new();
+    let (tokens, _) = judge(&api);
+    api.token("good", orders());
+    let other: IpAddr = OTHER.parse().expect("an address");
+    let bad: Vec<String> = (0..1000).map(|n| format!("bad-{n}")).collect();
+    let flood = futures::future::join_all(bad.iter().map(|token| tokens.judge(token, other, now(0))));
+    let (flood, good) = tokio::join!(flood, tokens.judge("good", peer(), now(0)));
+    good.expect("a node");
+    assert!(flood.iter().all(Result::is_err));
+    let asked = api.asked("tokenreviews");
+    assert!(asked < 10, "the API server was asked {asked} times");
+    // Its next one has its turn again.
+    assert!(matches!(tokens.judge("bad", other, now(0)).await, Err(TokenError::Refused { .. })));
 }

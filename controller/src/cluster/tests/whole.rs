@@ -2,10 +2,12 @@ use super::super::kinds;
 use super::super::known::{Effect, Known, NotYet};
 use super::super::watch::{Change, Event};
 use super::*;
-use crate::run::{Options, run};
+use crate::run::{Listeners, Options, run};
+use crate::webhook::SERVER_NAME;
 use crate::world::Name;
 use clap::Parser;
-use std::net::{SocketAddr, TcpListener};
+use rustls_pki_types::ServerName;
+use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,7 @@ pub struct Controller {
     pub api: Api,
     pub wire: SocketAddr,
     health: SocketAddr,
+    webhooks: SocketAddr,
     stop: CancellationToken,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -32,32 +35,28 @@ struct Line {
     options: Options,
 }
 
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
-}
-
 impl Controller {
-    pub fn start(api: &Api) -> Self {
-        let (wire, health, metrics) = (free(), free(), free());
+    pub async fn start(api: &Api) -> Self {
+        Self::start_with(api, &[]).await
+    }
+
+    async fn start_with(api: &Api, more: &[&str]) -> Self {
         let settings = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(settings.path(), SETTINGS).expect("written");
-        let line = [
-            "controller".to_string(),
-            format!("--wire={wire}"),
-            format!("--health={health}"),
-            format!("--metrics={metrics}"),
-            format!("--webhooks={}", free()),
-            format!("--settings={}", settings.path().display()),
-            "--identity=test".to_string(),
-        ];
-        let options = Line::parse_from(line).options;
+        let ports = ["wire", "health", "metrics", "webhooks"].map(|port| format!("--{port}=127.0.0.1:0"));
+        let path = format!("--settings={}", settings.path().display());
+        let fixed = ["controller", &path, "--identity=test"].into_iter().chain(ports.iter().map(String::as_str));
+        let options = Line::parse_from(fixed.chain(if more.is_empty() { &["--lame-duck=0"] } else { more }.iter().copied())).options;
+        let listeners = Listeners::bind(&options).await.expect("free ports");
+        let at = |listener: &tokio::net::TcpListener| listener.local_addr().expect("an address");
+        let (wire, health, webhooks) = (at(&listeners.wire), at(&listeners.health), at(&listeners.webhooks));
         let (client, stop) = (api.client(), CancellationToken::new());
         let told = stop.clone();
         let running = tokio::spawn(async move {
             let _settings = settings;
-            run(&options, client, told).await
+            run(&options, listeners, client, told).await
         });
-        Self { api: api.clone(), wire, health, stop, running }
+        Self { api: api.clone(), wire, health, webhooks, stop, running }
     }
 
     async fn answer(&self, path: &str) -> (u16, String) {
@@ -130,7 +129,7 @@ pub fn shop() -> Api {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_an_empty_cluster_to_served_proxies_and_true_statuses() {
     let api = shop();
-    let controller = Controller::start(&api);
+    let controller = Controller::start(&api).await;
     controller.ready().await;
     let mesh = api.object(MESH_CONFIGS, "", "default").expect("the MeshConfig was made");
     assert_eq!(mesh["spec"]["trustDomain"], "cluster.local");
@@ -169,11 +168,107 @@ async fn from_an_empty_cluster_to_served_proxies_and_true_statuses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mesh_config_that_is_removed_comes_back_as_it_was() {
+    let api = shop();
+    let spec = json!({ "trustDomain": "shop.example", "mtls": "Strict", "posture": "Deny" });
+    let strict = json!({ "apiVersion": "selvage.dev/v1alpha1", "kind": "MeshConfig", "metadata": { "name": "default" }, "spec": spec });
+    api.put(MESH_CONFIGS, strict);
+    let controller = Controller::start(&api).await;
+    controller.ready().await;
+    api.delete(MESH_CONFIGS, "", "default");
+    until("it is made again", || api.object(MESH_CONFIGS, "", "default").is_some()).await;
+    let again = api.object(MESH_CONFIGS, "", "default").expect("a MeshConfig");
+    for (field, value) in spec.as_object().expect("fields") {
+        assert_eq!(again["spec"][field], *value, "{field}");
+    }
+    controller.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_mesh_config_the_trust_domain_is_that_of_the_authority() {
+    let api = shop();
+    let spec = json!({ "trustDomain": "shop.example" });
+    let other = json!({ "apiVersion": "selvage.dev/v1alpha1", "kind": "MeshConfig", "metadata": { "name": "default" }, "spec": spec });
+    api.put(MESH_CONFIGS, other);
+    let first = Controller::start(&api).await;
+    first.ready().await;
+    first.end().await;
+    api.delete(MESH_CONFIGS, "", "default");
+    let second = Controller::start(&api).await;
+    second.ready().await;
+    assert_eq!(api.object(MESH_CONFIGS, "", "default").expect("a MeshConfig")["spec"]["trustDomain"], "shop.example");
+    second.end().await;
+}
+
+/// Where the objects of a Gateway are.
+const PROVISIONED: [&str; 4] =
+    ["/api/v1/serviceaccounts", "/api/v1/services", "/apis/apps/v1/deployments", "/apis/policy/v1/poddisruptionbudgets"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_changes_its_class_leaves_nothing_behind() {
+    let api = shop();
+    let class = json!({ "controllerName": "selvage.dev/controller" });
+    api.put(&format!("{GATEWAY_API}/gatewayclasses"), gateway_api("GatewayClass", "internal", class));
+    let theirs = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "shop", "name": "public-other" } });
+    api.put("/api/v1/serviceaccounts", theirs);
+    let controller = Controller::start(&api).await;
+    controller.ready().await;
+    let all = |name: &str| PROVISIONED.iter().filter(|collection| api.object(collection, "shop", name).is_some()).count();
+    until("its objects are there", || all("public-selvage") == 4).await;
+    let mut gateway = api.object(&format!("{GATEWAY_API}/gateways"), "shop", "public").expect("the Gateway");
+    gateway["spec"]["gatewayClassName"] = json!("internal");
+    api.put(&format!("{GATEWAY_API}/gateways"), gateway);
+    until("those of the new class are there", || all("public-internal") == 4).await;
+    until("those of the old class are gone", || all("public-selvage") == 0).await;
+    assert_eq!(all("public-other"), 1);
+    controller.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_made_anew_has_its_proxies_as_soon_as_the_old_ones_are_gone() {
+    let api = shop();
+    let old = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {
+            "namespace": "shop", "name": "public-selvage",
+            "ownerReferences": [{ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "public", "uid": "old" }],
+        },
+    });
+    api.put(PROVISIONED[2], old);
+    let controller = Controller::start(&api).await;
+    controller.ready().await;
+    until("the rest is there", || api.object(PROVISIONED[3], "shop", "public-selvage").is_some()).await;
+    api.delete(PROVISIONED[2], "shop", "public-selvage");
+    until("the Deployment is there", || api.object(PROVISIONED[2], "shop", "public-selvage").is_some()).await;
+    controller.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_scales_stays_scaled() {
+    let api = shop();
+    let controller = Controller::start(&api).await;
+    controller.ready().await;
+    let deployment = || api.object(PROVISIONED[2], "shop", "public-selvage");
+    until("the Deployment is there", || deployment().is_some()).await;
+    assert_eq!(deployment().expect("a Deployment")["spec"]["replicas"], 2);
+    let mut scaled = deployment().expect("a Deployment");
+    scaled["spec"]["replicas"] = json!(5);
+    api.put(PROVISIONED[2], scaled);
+    // Applied again with something else that changes it.
+    let mut gateway = api.object(&format!("{GATEWAY_API}/gateways"), "shop", "public").expect("the Gateway");
+    gateway["spec"]["infrastructure"] = json!({ "labels": { "team": "web" } });
+    api.put(&format!("{GATEWAY_API}/gateways"), gateway);
+    until("it is applied again", || deployment().is_some_and(|one| one["metadata"]["labels"]["team"] == "web")).await;
+    assert_eq!(deployment().expect("a Deployment")["spec"]["replicas"], 5);
+    controller.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_object_is_named_and_takes_nothing_else_down() {
     let api = shop();
     api.put(&format!("{GATEWAY_API}/httproutes"), route("broken", json!({ "parentRefs": [{ "name": "public" }], "rules": "none" })));
     api.put(&format!("{GATEWAY_API}/gateways"), gateway_api("Gateway", "nonsense", json!(17)));
-    let controller = Controller::start(&api);
+    let controller = Controller::start(&api).await;
     controller.ready().await;
     controller.condition("httproutes", "orders", "/status/parents/0/controllerName", "selvage.dev/controller").await;
     let (_, state) = controller.answer("/state").await;
@@ -189,7 +284,7 @@ async fn kinds_that_the_cluster_does_not_have_are_waited_for_quietly() {
     for plural in ["tcproutes", "tlsroutes", "listenersets"] {
         api.absent(&format!("{GATEWAY_API}/{plural}"), true);
     }
-    let controller = Controller::start(&api);
+    let controller = Controller::start(&api).await;
     controller.ready().await;
     let (_, state) = controller.answer("/state").await;
     assert_eq!(serde_json::from_str::<Value>(&state).expect("JSON")["watches"]["TCPRoute"], "Absent");
@@ -200,8 +295,8 @@ async fn kinds_that_the_cluster_does_not_have_are_waited_for_quietly() {
 async fn without_the_api_server_it_is_not_ready_and_becomes_so_when_it_comes() {
     let api = shop();
     api.away(true);
-    let controller = Controller::start(&api);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let controller = Controller::start(&api).await;
+    until("it has asked", || api.asked("GET") > 10).await;
     assert_eq!(controller.answer("/healthz").await.0, 200);
     let (code, why) = controller.answer("/readyz").await;
     assert_eq!(code, 503);
@@ -210,9 +305,36 @@ async fn without_the_api_server_it_is_not_ready_and_becomes_so_when_it_comes() {
     controller.ready().await;
     // Once served, it stays ready.
     api.away(true);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let asked = api.asked("GET") + api.asked("PATCH");
+    until("it has noticed", || api.asked("GET") + api.asked("PATCH") > asked).await;
     assert_eq!(controller.answer("/readyz").await.0, 200);
     controller.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_ends_is_unready_at_once_and_goes_on_serving_until_others_know() {
+    let api = shop();
+    let controller = Controller::start_with(&api, &["--lame-duck=3600"]).await;
+    controller.ready().await;
+    controller.stop.cancel();
+    assert_eq!(controller.answer("/readyz").await.0, 503);
+    assert_eq!(controller.answer("/healthz").await.0, 200);
+    for port in [controller.webhooks, controller.wire] {
+        let name = ServerName::try_from(SERVER_NAME).expect("a name");
+        let socket = tokio::net::TcpStream::connect(port).await.expect("it listens");
+        let refused = untrusting().connect(name, socket).await.expect_err("nothing is trusted here");
+        assert!(refused.to_string().contains("UnknownIssuer"), "it serves no TLS any more: {refused}");
+    }
+    controller.running.abort();
+}
+
+/// A client that knows no root: a handshake with a server that serves fails at its certificate.
+fn untrusting() -> tokio_rustls::TlsConnector {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = versions.expect("versions").with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config).into()
 }
 
 fn event(kind: &str, change: Change) -> Event {

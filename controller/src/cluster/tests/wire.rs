@@ -1,13 +1,13 @@
-use super::super::tokens::AUDIENCE;
 use super::whole::{Controller, shop};
 use super::*;
+use crate::containers::TOKEN_AUDIENCE;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use selvage_config::resource::Secret;
 use selvage_config::wire::Rejected;
-use selvage_config::wire::client::{Client, Options, Sink, Text, Transaction};
+use selvage_config::wire::client::{Client, NotApplied, Options, Sink, Text, Transaction};
 use selvage_policy::Key;
 use std::collections::BTreeMap;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,11 +22,11 @@ impl Sink for Taker {
         self.0.lock().clone()
     }
 
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected> {
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied> {
         let mut have = self.0.lock();
         have.extend(transaction.upserts.iter().map(|one| (one.key.clone(), one.version.clone())));
         transaction.removals.iter().for_each(|key| drop(have.remove(key)));
-        Vec::new()
+        Ok(Vec::new())
     }
 }
 
@@ -76,7 +76,7 @@ fn review(name: Option<&str>) -> Value {
         json!({}),
         |name| json!({ "authentication.kubernetes.io/pod-name": [name], "authentication.kubernetes.io/pod-uid": [format!("uid-{name}")] }),
     );
-    json!({ "authenticated": true, "audiences": [AUDIENCE], "user": { "username": "system:serviceaccount:shop:orders", "extra": extra } })
+    json!({ "authenticated": true, "audiences": [TOKEN_AUDIENCE], "user": { "username": "system:serviceaccount:shop:orders", "extra": extra } })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,11 +88,11 @@ async fn a_proxy_gets_what_its_pod_may_have_and_nobody_else_gets_anything() {
     api.token(&bound, review(Some("orders-0")));
     api.token("unbound", review(None));
     api.token("late", review(Some("orders-1")));
-    let controller = Controller::start(&api);
+    let controller = Controller::start(&api).await;
     controller.ready().await;
     until("the roots are there", || api.object("/api/v1/configmaps", "shop", "selvage-roots").is_some()).await;
     let proxy = Connected::new(&controller, &bound);
-    until("it has its configuration", || proxy.has("Mesh/default") && proxy.has("Listener/shop/orders-0#in-8080")).await;
+    until("it has its configuration", || proxy.has("Mesh/default") && proxy.has("Listener/shop/orders-0#in:8080")).await;
     assert!(!proxy.has("Listener/shop/public#http"), "it has the Gateway's");
     // A change reaches it.
     let meta = json!({ "namespace": "shop", "name": "stock" });
@@ -105,7 +105,7 @@ async fn a_proxy_gets_what_its_pod_may_have_and_nobody_else_gets_anything() {
     until("the unbound token is refused", || unbound.error().contains("not valid")).await;
     until("the early one is told to come back", || early.error().contains("come back")).await;
     api.put("/api/v1/pods", sidecar("orders-1"));
-    until("the early one is served when its Pod is known", || early.has("Listener/shop/orders-1#in-8080")).await;
+    until("the early one is served when its Pod is known", || early.has("Listener/shop/orders-1#in:8080")).await;
     for refused in [&stranger, &unbound] {
         assert!(refused.taken.0.lock().is_empty());
     }

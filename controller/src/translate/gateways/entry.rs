@@ -8,7 +8,8 @@ use crate::translate::status::{GroupKind, Problem};
 use crate::translate::{Facts, GATEWAY_GROUP};
 use crate::world::Name;
 use crate::world::route::RouteKind;
-use selvage_config::resource::listener::{PROXY_PORTS, Protocol};
+use selvage_config::ports;
+use selvage_config::resource::listener::Protocol;
 use selvage_config::resource::text::HostPattern;
 use selvage_policy::Key;
 use std::collections::BTreeMap;
@@ -142,7 +143,7 @@ fn check(listener: &GatewayListeners, frontend: Option<&GatewayTlsFrontend>) -> 
         (other, _) => return Err(("UnsupportedProtocol", format!("protocol `{other}` is not served: use HTTP, HTTPS, TLS or TCP"))),
     };
     let number = port(listener.port).ok_or(("PortUnavailable", format!("port {} is out of range", listener.port)))?;
-    if PROXY_PORTS.contains(&number) {
+    if ports::PROXY.contains(&number) {
         return Err(("PortUnavailable", format!("port {number} is one that proxies use themselves: choose another")));
     }
     if listener.filters.as_ref().is_some_and(|filters| filters.requests.as_ref().is_some_and(|requests| !requests.is_empty())) {

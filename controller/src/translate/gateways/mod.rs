@@ -134,6 +134,7 @@ fn serve(
         chain,
         posture: false,
         identity: Some(identity.clone()),
+        application: None,
         assertors: Vec::new(),
     };
     entry.resource = Some(key.clone());

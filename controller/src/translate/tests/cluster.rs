@@ -1,7 +1,9 @@
 //! Worlds as an API server knows them: Pods with addresses and injected sidecars, EndpointSlices that others made.
 
 use super::*;
-use selvage_config::resource::listener::{Bind, CAPTURED_INBOUND, CAPTURED_OUTBOUND, Protocol};
+use selvage_config::ports;
+use selvage_config::resource::backend::AppProtocol;
+use selvage_config::resource::listener::{Bind, Protocol};
 use selvage_config::{BackendSpec, Endpoint};
 use std::net::IpAddr;
 
@@ -145,24 +147,27 @@ fn nothing_is_made_up_in_a_cluster() {
 fn a_workload_accepts_captured_connections_at_its_own_ports_and_at_any_other() {
     let mut pod = Pod::meshed("many-0", "shop", "many", "10.1.0.9");
     pod.ports = json!([{"name": "http", "containerPort": 8080}, {"containerPort": 9000}, {"containerPort": 53, "protocol": "UDP"}, {"containerPort": 15306}]);
-    let numbers = json!([{"name": "http", "port": 80, "targetPort": "http"}, {"name": "tcp-raw", "port": 7000, "targetPort": 7001}]);
+    let numbers = json!([{"name": "http", "port": 80, "targetPort": "http"}, {"name": "tcp-raw", "port": 7000, "targetPort": 7001},
+        {"name": "grpc-api", "port": 9090}]);
     let translation = translated(&world(&[pod.json(), service("many", "shop", "10.96.0.30", json!({"app": "many"}), numbers)]));
     let own = |port: &str| json!({"local": format!("10.1.0.9:{port}")});
     let base = ["Mesh default", "Namespace shop"];
     let table = [
-        ("in-8080", Some(8080), own("8080"), Protocol::Http, vec!["Service shop/many", "Service shop/many#http"]),
-        ("in-9000", Some(9000), own("9000"), Protocol::Detect, vec![]),
+        ("in:8080", Some(8080), own("8080"), Protocol::Http, vec!["Service shop/many", "Service shop/many#http"]),
+        ("in:9000", Some(9000), own("9000"), Protocol::Detect, vec![]),
         // Nobody declares it, but a Service leads there.
-        ("in-7001", Some(7001), own("7001"), Protocol::Tcp, vec!["Service shop/many", "Service shop/many#tcp-raw"]),
-        ("in-any", None, json!({"own": "10.1.0.9"}), Protocol::Detect, vec![]),
+        ("in:7001", Some(7001), own("7001"), Protocol::Tcp, vec!["Service shop/many", "Service shop/many#tcp-raw"]),
+        ("in:9090", Some(9090), own("9090"), Protocol::Http, vec!["Service shop/many", "Service shop/many#grpc-api"]),
+        ("in:any", None, json!({"own": "10.1.0.9"}), Protocol::Detect, vec![]),
     ];
     for (part, port, forward, protocol, services) in &table {
         let listener: ListenerSpec = spec(&translation, &Key::new("Listener", "shop", format!("many-0#{part}")));
-        assert_eq!(listener.bind, Bind::Captured(CAPTURED_INBOUND), "{part}");
+        assert_eq!(listener.bind, Bind::Captured(ports::INBOUND), "{part}");
         assert_eq!(listener.destination.as_ref().and_then(|one| one.port), *port, "{part}");
         assert!(listener.destination.as_ref().is_none_or(|one| one.addresses.is_empty()));
         assert_eq!(serde_json::to_value(&listener.forward).expect("JSON"), *forward, "{part}");
         assert_eq!(listener.protocol, *protocol, "{part}");
+        assert_eq!(listener.application, (*part == "in:9090").then_some(AppProtocol::H2c), "{part}");
         let wanted: Vec<&str> = base.iter().chain(services).copied().chain(["Workload shop/many-0"]).collect();
         assert_eq!(chain(&listener), wanted, "{part}");
         assert!(listener.posture);
@@ -170,13 +175,13 @@ fn a_workload_accepts_captured_connections_at_its_own_ports_and_at_any_other() {
         let assertors: Vec<String> = listener.assertors.iter().map(ToString::to_string).collect();
         assert_eq!(assertors, ["spiffe://cluster.local/ns/shop/sa/public-selvage"], "and no Gateway of another namespace");
     }
-    let inbound = translation.resources.keys().filter(|key| key.name.starts_with("many-0#in-")).count();
+    let inbound = translation.resources.keys().filter(|key| key.name.starts_with("many-0#in:")).count();
     assert_eq!(inbound, table.len(), "no port of the proxy's own, and none of UDP");
 
     let outbound: ListenerSpec = spec(&translation, &keys::outbound_any("shop", "many-0"));
-    assert_eq!((outbound.bind, outbound.forward), (Bind::Captured(CAPTURED_OUTBOUND), Forward::Destination));
+    assert_eq!((outbound.bind, outbound.forward), (Bind::Captured(ports::OUTBOUND), Forward::Destination));
     assert_eq!((outbound.protocol, outbound.clients, outbound.mesh), (Protocol::Detect, Clients::Application, None));
-    assert!(!translation.resources.keys().any(|key| key.name.starts_with("many-0#out-") && key.name != "many-0#out-any"));
+    assert!(!translation.resources.keys().any(|key| key.name.starts_with("many-0#out:") && key.name != "many-0#out:any"));
 }
 
 #[test]
@@ -346,21 +351,32 @@ fn a_proxy_sees_what_its_paths_need_and_nothing_of_others() {
         policy("AuthorizationPolicy", "on-pod", "shop", on("Pod", "orders-0")),
         policy("AuthorizationPolicy", "on-gateway", "shop", on("Gateway", "public")),
         policy("AuthorizationPolicy", "on-stock", "stock", on("Namespace", "stock")),
+        // Over a Pod without a sidecar that the edge reaches by another Service, and over none that it reaches.
+        service("twin", "shop", "10.96.0.30", Value::Null, http()),
+        slice("twin", "shop", 8080, json!([endpoint("10.1.0.3", "orders-old")])),
+        policy("AuthorizationPolicy", "on-twin", "shop", on("Service", "twin")),
+        service("far", "stock", "10.96.0.31", Value::Null, http()),
+        slice("far", "stock", 8080, json!([{"addresses": ["10.1.0.3"]}])),
     ]));
     let has = |proxy: &str, key: &str| view(&translation, proxy).contains(&key.parse().expect("a key"));
     let (first, second, depot, edge, other) =
         ("Pod/shop/orders-0", "Pod/shop/orders-1", "Pod/stock/depot-0", "Gateway/shop/public", "Gateway/stock/internal");
     let table: &[(&str, &[&str])] = &[
         ("Mesh/default", &[first, second, depot, edge, other]),
-        ("Listener/shop/orders-0#in-8080", &[first]),
-        ("Listener/shop/orders-0#in-any", &[first]),
-        ("Listener/shop/orders-0#out-any", &[first]),
-        ("Listener/stock/depot-0#in-8080", &[depot]),
+        ("Listener/shop/orders-0#in:8080", &[first]),
+        ("Listener/shop/orders-0#in:any", &[first]),
+        ("Listener/shop/orders-0#out:any", &[first]),
+        ("Listener/stock/depot-0#in:8080", &[depot]),
         ("Listener/shop/public#https", &[edge]),
         ("Certificate/shop/shop-tls", &[edge]),
         ("Certificate/stock/stock-tls", &[other]),
         ("Backend/shop/orders#80", &[first, second, depot, edge]),
         ("Endpoints/shop/orders-x1#80", &[first, second, depot, edge]),
+        ("Backend/shop/twin#80", &[first, second, depot, edge]),
+        ("Endpoints/shop/twin-x1#80", &[first, second, depot, edge]),
+        ("AuthorizationPolicy/shop/on-twin", &[first, second, depot, edge]),
+        ("Backend/shop/orders-set#80", &[first, second, depot]),
+        ("Backend/stock/far#80", &[first, second, depot]),
         ("Backend/stock/depot#80", &[first, second, depot]),
         ("Route/shop/HTTPRoute.public", &[edge]),
         ("Route/stock/HTTPRoute.producer", &[first, second, depot]),

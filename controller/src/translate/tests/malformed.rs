@@ -40,7 +40,7 @@ fn cluster(more: &[Value]) -> World {
 /// What is written of an object that has `present` as its status.
 fn written(world: &World, form: StatusForm, key: &str, present: &Value) -> Option<Value> {
     let status = translated(world).statuses.get(&key.parse::<Key>().expect("a key")).cloned();
-    let said = status.map(|status| Said { status, addresses: None });
+    let said = status.map(|status| Said { uid: String::new(), status, addresses: None });
     change(form, said.as_ref(), present, NOW).map(Value::Object)
 }
 

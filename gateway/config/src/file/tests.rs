@@ -146,6 +146,33 @@ fn a_file_that_is_too_large_is_refused_unread() {
     assert!(matches!(read(&path, &key()), Err(InvalidFile::TooLarge(_))));
 }
 
+#[test]
+fn thousands_of_routes_are_read_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("proxy.yaml");
+    let route = |number: usize| {
+        let rule = |path: &str| {
+            json!({
+                "matches": [{ "path": { "prefix": path }, "method": "GET", "headers": [{ "name": "x-a", "value": { "exact": "1" } }] }],
+                "filters": [{ "requestHeaders": { "set": [["x-b", "2"]] } }],
+                "backends": [{ "backend": format!("Backend/shop/service-{number}#80"), "weight": 1 }],
+            })
+        };
+        let name = format!("route-{number}");
+        let spec = json!({
+            "object": { "kind": "HTTPRoute", "namespace": "shop", "name": name },
+            "parents": ["Listener/shop/public#http"],
+            "hostnames": [format!("{name}.example")],
+            "rules": [rule("/a"), rule("/b")],
+        });
+        Resource::core(keys::route("shop", "HTTPRoute", &name), &spec, 0)
+    };
+    let routes: Vec<Resource> = (0..6000).map(route).collect();
+    write(&path, &routes).expect("written");
+    let read = read(&path, &key()).expect("read");
+    assert!(read.len() == routes.len() && routes.iter().all(|route| read.get(&route.key) == Some(route)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     /// YAML has many texts that are something else than text; none may change by being written.

@@ -4,10 +4,10 @@
 //! Mesh/default
 //! Listener/<ns>/<gateway>#<listener>                     an edge listener
 //! Listener/<ns>/<gateway>#<set ns>:<set>:<listener>      one of a ListenerSet
-//! Listener/<ns>/<pod>#in-<port>                          what a workload's proxy accepts for it
-//! Listener/<ns>/<pod>#in-any                             what it accepts on ports that nobody declared
-//! Listener/<ns>/<pod>#out-any                            everything a captured workload calls
-//! Listener/<ns>/<pod>#out-<svc ns>.<service>-<port>      a Service as one workload sees it
+//! Listener/<ns>/<pod>#in:<port>                          what a workload's proxy accepts for it
+//! Listener/<ns>/<pod>#in:any                             what it accepts on ports that nobody declared
+//! Listener/<ns>/<pod>#out:any                            everything a captured workload calls
+//! Listener/<ns>/<pod>#out:<svc ns>.<service>-<port>      a Service as one workload sees it
 //! Route/<ns>/<HTTPRoute|GRPCRoute|TLSRoute|TCPRoute>.<name>
 //! Backend/<ns>/<service>#<port>
 //! Endpoints/<ns>/<slice>#<port>
@@ -15,12 +15,15 @@
 //! Certificate/<ns>/identity:<account>                    a workload's own leaf
 //! <policy kind>/<ns>/<name>
 //! ```
+//!
+//! `:` is in no name of a Kubernetes object nor of a part of one, so a Gateway and a Pod of one name have no key in common, nor have a Secret
+//! and an account.
 
 use super::kind::CoreKind;
 use selvage_policy::list::Kind;
 use selvage_policy::{Key, SpiffeId, TrustDomain};
 
-/// What an identity leaf's name begins with. No Secret is called so: `:` is not allowed in names of Kubernetes objects.
+/// What an identity leaf's name begins with.
 const IDENTITY: &str = "identity:";
 
 /// The platform's settings.
@@ -33,29 +36,29 @@ pub fn listener(namespace: &str, gateway: &str, listener: &str) -> Key {
     core(CoreKind::Listener, namespace, gateway).part(listener)
 }
 
-/// A listener of a ListenerSet (namespace, name), which is served as part of a Gateway. `:` is in no name of a listener, so no two keys are alike.
+/// A listener of a ListenerSet (namespace, name), which is served as part of a Gateway.
 pub fn set_listener(namespace: &str, gateway: &str, set: (&str, &str), listener: &str) -> Key {
     core(CoreKind::Listener, namespace, gateway).part(&format!("{}:{}:{listener}", set.0, set.1))
 }
 
 /// What a workload's proxy accepts for it on one of its ports.
 pub fn inbound(namespace: &str, pod: &str, port: u16) -> Key {
-    core(CoreKind::Listener, namespace, pod).part(&format!("in-{port}"))
+    core(CoreKind::Listener, namespace, pod).part(&format!("in:{port}"))
 }
 
 /// What a workload's proxy accepts for it on ports that nobody declared.
 pub fn inbound_any(namespace: &str, pod: &str) -> Key {
-    core(CoreKind::Listener, namespace, pod).part("in-any")
+    core(CoreKind::Listener, namespace, pod).part("in:any")
 }
 
 /// Everything a captured workload calls.
 pub fn outbound_any(namespace: &str, pod: &str) -> Key {
-    core(CoreKind::Listener, namespace, pod).part("out-any")
+    core(CoreKind::Listener, namespace, pod).part("out:any")
 }
 
 /// One port of a Service, as one workload calls it.
 pub fn outbound(namespace: &str, pod: &str, service_namespace: &str, service: &str, port: u16) -> Key {
-    core(CoreKind::Listener, namespace, pod).part(&format!("out-{service_namespace}.{service}-{port}"))
+    core(CoreKind::Listener, namespace, pod).part(&format!("out:{service_namespace}.{service}-{port}"))
 }
 
 /// A route by its Kubernetes kind (`HTTPRoute`) and name.

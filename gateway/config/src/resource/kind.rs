@@ -20,7 +20,7 @@ pub enum CoreKind {
 }
 
 /// The revision of every kind's schema that this release reads and writes. It is raised when a reader of the old one would
-/// misunderstand the new one; the controller encodes each Resource once per revision.
+/// misunderstand the new one. There is one so far, and a controller sends it to everybody.
 pub const SCHEMA_REVISION: u32 = 1;
 
 impl CoreKind {

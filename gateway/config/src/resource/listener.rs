@@ -3,6 +3,7 @@
 //! Every listener, edge or sidecar, is this one type: roles differ in values only. Listeners with the same
 //! [`Bind`] share a socket; the connection's original destination, then TLS name and host, choose among them.
 
+use super::backend::AppProtocol;
 use super::text::HostPattern;
 use selvage_policy::{Key, SpiffeId, Target};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,9 @@ pub struct ListenerSpec {
     /// The workload this proxy speaks for on this listener: the identity of its upstream connections and, for `mesh`, of its answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<SpiffeId>,
+    /// What the application beside us speaks, where all its Services at this port say one thing; absent: what is found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<AppProtocol>,
     /// Whose word about the end user is believed (Gateway identities).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assertors: Vec<SpiffeId>,
@@ -121,13 +125,6 @@ pub enum Forward {
     /// To the application at this address, and nowhere else.
     Local(SocketAddr),
     /// To the application at this address, on the port the caller dialled, for ports that nobody declared; never a port of the proxy
-    /// itself (see [`PROXY_PORTS`]).
+    /// itself (see [`crate::ports::PROXY`]).
     Own(IpAddr),
 }
-
-/// Where what a captured pod is called with is redirected to.
-pub const CAPTURED_INBOUND: u16 = 15306;
-/// Where what a captured pod calls is redirected to.
-pub const CAPTURED_OUTBOUND: u16 = 15301;
-/// Ports of a captured pod that are the proxy's own: nothing is ever forwarded to them.
-pub const PROXY_PORTS: std::ops::RangeInclusive<u16> = 15300..=15399;

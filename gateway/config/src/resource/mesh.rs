@@ -1,7 +1,7 @@
 //! What holds for the whole platform, as every proxy needs it.
 
-use selvage_policy::TrustDomain;
 use selvage_policy::mesh::{PathHandling, Posture};
+use selvage_policy::{TrustDomain, is_default};
 use serde::{Deserialize, Serialize};
 
 /// The platform's settings; its key is `Mesh/default`.
@@ -21,8 +21,4 @@ pub struct MeshSpec {
     /// The one setting of the canonical request.
     #[serde(default, skip_serializing_if = "is_default")]
     pub paths: PathHandling,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }

@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod certificate;
+pub mod fields;
 pub mod keys;
 pub mod kind;
 pub mod listener;

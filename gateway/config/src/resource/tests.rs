@@ -34,10 +34,10 @@ fn keys_are_spelled_as_documented_and_read_back() {
     let table = [
         (keys::mesh(), "Mesh/default"),
         (keys::listener("shop", "public", "http"), "Listener/shop/public#http"),
-        (keys::inbound("shop", "orders-0", 8080), "Listener/shop/orders-0#in-8080"),
-        (keys::inbound_any("shop", "orders-0"), "Listener/shop/orders-0#in-any"),
-        (keys::outbound_any("shop", "orders-0"), "Listener/shop/orders-0#out-any"),
-        (keys::outbound("shop", "orders-0", "stock", "catalogue", 80), "Listener/shop/orders-0#out-stock.catalogue-80"),
+        (keys::inbound("shop", "orders-0", 8080), "Listener/shop/orders-0#in:8080"),
+        (keys::inbound_any("shop", "orders-0"), "Listener/shop/orders-0#in:any"),
+        (keys::outbound_any("shop", "orders-0"), "Listener/shop/orders-0#out:any"),
+        (keys::outbound("shop", "orders-0", "stock", "catalogue", 80), "Listener/shop/orders-0#out:stock.catalogue-80"),
         (keys::route("shop", "HTTPRoute", "orders"), "Route/shop/HTTPRoute.orders"),
         (keys::backend("shop", "orders", 80), "Backend/shop/orders#80"),
         (keys::endpoints("shop", "orders-x1", 80), "Endpoints/shop/orders-x1#80"),
@@ -160,6 +160,7 @@ fn defaults_are_not_written() {
         chain: vec![],
         posture: false,
         identity: None,
+        application: None,
         assertors: vec![],
     };
     let backend = WeightedBackend { backend: None, weight: 1, filters: vec![] };

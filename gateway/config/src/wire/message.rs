@@ -62,7 +62,7 @@ pub struct Hello {
     pub protocol: u32,
     /// What it calls itself: for logs only.
     pub node: String,
-    /// The kinds it understands and the schema revision of each.
+    /// The kinds it understands and the schema revision of each: for later releases, as this one has one revision only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kinds: BTreeMap<String, u32>,
     /// What it has, by version: only differences are sent.

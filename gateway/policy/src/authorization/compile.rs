@@ -12,6 +12,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Bits of an IPv6 address before the IPv4 address that it maps (RFC 4291 section 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
+
 impl AuthorizationPolicySpec {
     /// References of its rules: the field, and `gateway:<namespace>/<name>`.
     pub(crate) fn references(&self, namespace: &str) -> Vec<(String, String)> {
@@ -143,6 +146,12 @@ fn block(text: &str, field: &str) -> Result<IpNet, Invalid> {
     };
     if block.trunc() != block {
         return Err(Invalid::field(field, format!("`{text}` has bits beyond its prefix; write `{}`", block.trunc())));
+    }
+    // Client addresses are compared in their IPv4 form, so this one would match nobody: a deny rule would never deny.
+    if let IpNet::V6(v6) = block
+        && let (Some(v4), Some(prefix)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(MAPPED_PREFIX))
+    {
+        return Err(Invalid::field(field, format!("`{text}` is an IPv4 block in IPv6's form; write `{v4}/{prefix}`")));
     }
     Ok(block)
 }

@@ -7,5 +7,4 @@ mod spec;
 mod tests;
 
 pub use filter::{Filter, RuleError};
-pub(crate) use spec::is_default;
 pub use spec::{Action, AuthorizationPolicySpec, HeaderTest, Mode, Rule, RuleFrom, RuleTo};

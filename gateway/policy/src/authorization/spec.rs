@@ -1,5 +1,6 @@
 //! AuthorizationPolicy as somebody writes it.
 
+use crate::is_default;
 use crate::target::{Envelope, Inheritance, TargetRef, TargetSelector};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,10 +39,6 @@ pub struct AuthorizationPolicySpec {
     /// At least one rule.
     #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<Rule>,
-}
-
-pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// Whether a policy acts or only reports.

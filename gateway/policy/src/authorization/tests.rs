@@ -67,6 +67,7 @@ fn a_condition_on_a_known_fact_matches_or_does_not() {
         (from(json!({ "ipBlocks": ["2001:db8::/32"] })), storefront().address("2001:db8::1"), true),
         (from(json!({ "ipBlocks": ["192.0.2.0/24"] })), storefront().address("::ffff:192.0.2.9"), true),
         (from(json!({ "ipBlocks": ["0.0.0.0/0"] })), storefront().address("2001:db8::1"), false),
+        (from(json!({ "ipBlocks": ["::/0"] })), storefront().address("2001:db8::1"), true),
         (from(json!({ "ipBlocks": ["192.0.2.0/24"] })), Sample::tcp(), true),
         // The fields of one item are ANDed, items are ORed.
         (from(json!({ "serviceAccount": "storefront", "ipBlocks": ["192.0.2.0/24"] })), storefront(), true),
@@ -233,6 +234,9 @@ fn what_cannot_be_meant_is_refused_with_its_field_and_remedy() {
         (from(json!({ "principal": "spiffe://partner.example/ns/b/sa/c" })), "spec.rules[0].from[1].principal", "`trustDomainAliases`"),
         (from(json!({ "ipBlocks": ["10.0.0.0/8", "ten"] })), "spec.rules[0].from[1].ipBlocks[1]", "`10.0.0.0/8`"),
         (from(json!({ "ipBlocks": ["10.1.0.0/8"] })), "spec.rules[0].from[1].ipBlocks[0]", "write `10.0.0.0/8`"),
+        (from(json!({ "ipBlocks": ["::ffff:192.0.2.0/120"] })), "spec.rules[0].from[1].ipBlocks[0]", "write `192.0.2.0/24`"),
+        (from(json!({ "ipBlocks": ["::ffff:192.0.2.7"] })), "spec.rules[0].from[1].ipBlocks[0]", "write `192.0.2.7/32`"),
+        (from(json!({ "ipBlocks": ["::ffff:0:0/96"] })), "spec.rules[0].from[1].ipBlocks[0]", "write `0.0.0.0/0`"),
         (from(json!({ "gateway": "nowhere" })), "spec.rules[0].from[1].gateway", "gateway:shop/nowhere does not exist"),
         (
             from(json!({ "gateway": "public", "namespace": "other" })),

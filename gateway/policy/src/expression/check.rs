@@ -3,10 +3,10 @@
 use super::MAX_DEPTH;
 use super::facts::{self, Pattern};
 use cel::IdedExpr;
-use cel::common::ast::{EntryExpr, Expr, LiteralValue, operators};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 
-/// Operators and functions, as the parser names them.
-const FUNCTIONS: [&str; 27] = [
+/// Operators, as the parser names them.
+const OPERATORS: [&str; 19] = [
     operators::CONDITIONAL,
     operators::LOGICAL_AND,
     operators::LOGICAL_OR,
@@ -26,14 +26,30 @@ const FUNCTIONS: [&str; 27] = [
     operators::INDEX,
     operators::NOT_STRICTLY_FALSE,
     operators::IN,
-    "size",
-    "contains",
-    "startsWith",
-    "endsWith",
-    "matches",
-    "int",
-    "double",
-    "string",
+];
+
+/// How a function is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// `f(x, y)`
+    Global,
+    /// `x.f(y)`
+    Member,
+    /// Either.
+    Both,
+}
+
+/// Functions with the ways to call them and how many values they take, that before the dot included. Called otherwise one would be a name
+/// that does not resolve, which at run time is an absent fact.
+const FUNCTIONS: [(&str, Style, usize); 8] = [
+    ("size", Style::Both, 1),
+    ("contains", Style::Member, 2),
+    ("startsWith", Style::Member, 2),
+    ("endsWith", Style::Member, 2),
+    ("matches", Style::Both, 2),
+    ("int", Style::Global, 1),
+    ("double", Style::Global, 1),
+    ("string", Style::Global, 1),
 ];
 
 const KNOWN: &str = "known functions: size, contains, startsWith, endsWith, matches, int, double, string; macros: has, all, exists";
@@ -46,6 +62,30 @@ pub fn check(tree: &mut IdedExpr) -> Result<Vec<Pattern>, String> {
     let mut walk = Walk { scope: Vec::new(), patterns: Vec::new() };
     walk.visit(tree, 0)?;
     Ok(walk.patterns)
+}
+
+/// Whether the call is one of a known function, in a way that it is offered.
+fn function(call: &CallExpr) -> Result<(), String> {
+    let name = call.func_name.as_str();
+    let Some((_, style, values)) = FUNCTIONS.iter().find(|(known, ..)| *known == name) else {
+        return Err(match name {
+            "map" | "filter" | "exists_one" => format!("macro `{name}` is not offered; use `exists` or `all` ({KNOWN})"),
+            name => format!("unknown function `{name}` ({KNOWN})"),
+        });
+    };
+    let called = if call.target.is_some() { Style::Member } else { Style::Global };
+    let given = call.args.len() + usize::from(call.target.is_some());
+    if (*style == called || *style == Style::Both) && given == *values {
+        return Ok(());
+    }
+    let member = if *values == 2 { format!("`x.{name}(y)`") } else { format!("`x.{name}()`") };
+    let global = if *values == 2 { format!("`{name}(x, y)`") } else { format!("`{name}(x)`") };
+    let right = match style {
+        Style::Global => global,
+        Style::Member => member,
+        Style::Both => format!("{global} or {member}"),
+    };
+    Err(format!("`{name}` is not called like this; write {right}"))
 }
 
 struct Walk {
@@ -69,13 +109,8 @@ impl Walk {
                 self.visit(&mut select.operand, next)
             }
             Expr::Call(call) => {
-                if !FUNCTIONS.contains(&call.func_name.as_str()) {
-                    return Err(match call.func_name.as_str() {
-                        "map" | "filter" | "exists_one" => {
-                            format!("macro `{}` is not offered; use `exists` or `all` ({KNOWN})", call.func_name)
-                        }
-                        name => format!("unknown function `{name}` ({KNOWN})"),
-                    });
+                if !OPERATORS.contains(&call.func_name.as_str()) {
+                    function(call)?;
                 }
                 if call.func_name == operators::ADD && !self.scope.is_empty() {
                     return Err("`+` is not allowed inside `all` and `exists`, because it could grow without bound".into());
@@ -143,7 +178,7 @@ impl Walk {
     }
 
     /// A literal pattern becomes a variable `@pattern0`, compiled now.
-    fn pattern(&mut self, call: &mut cel::common::ast::CallExpr) -> Result<(), String> {
+    fn pattern(&mut self, call: &mut CallExpr) -> Result<(), String> {
         let expected = "`matches` takes a literal pattern: `request.path.matches(\"^/a[0-9]+$\")`";
         let argument = call.args.last_mut().ok_or(expected)?;
         let Expr::Literal(LiteralValue::String(text)) = &argument.expr else { return Err(expected.into()) };

@@ -18,8 +18,9 @@
 //! `request` equals `null` without HTTP, `principal` without an identity. `has(request.headers.host)`, `"x-a" in request.headers` and
 //! `has(principal.id)` ask whether a fact is there; using one that is not makes the outcome [`Outcome::Absent`].
 //!
-//! Operators: `&& || ! == != < <= > >= in + - * / % ?: [] .`; functions: `size`, `contains`, `startsWith`, `endsWith`, `matches`, `int`,
-//! `double`, `string`; macros: `has`, `all`, `exists`. CEL has no evaluation budget here, so what an expression can cost is bounded when it
+//! Operators: `&& || ! == != < <= > >= in + - * / % ?: [] .`; functions: `size(x)` or `x.size()`, `x.contains(y)`, `x.startsWith(y)`,
+//! `x.endsWith(y)`, `matches(x, y)` or `x.matches(y)`, `int(x)`, `double(x)`, `string(x)`; macros: `has`, `all`, `exists`. A function
+//! called otherwise is refused when it is compiled. CEL has no evaluation budget here, so what an expression can cost is bounded when it
 //! is compiled: its length, its depth, no macro inside a macro, nothing that grows inside one, and `matches` takes a literal pattern, which is
 //! compiled once.
 

@@ -34,6 +34,10 @@ fn conditions_over_an_http_request() {
         (r#"request.path.matches("^/orders/[0-9]+$")"#, true),
         (r#"matches(request.path, "^/x")"#, false),
         (r#"request.path.contains("..")"#, false),
+        (r#"request.path.contains("ord")"#, true),
+        (r#"size(request.path) == request.path.size()"#, true),
+        (r#"string(destination.port) == "8080""#, true),
+        (r#"double(request.query.page) == 2.0"#, true),
         (r#"request.query.page == "2""#, true),
         (r#"request.query["page"] == "2""#, true),
         (r#"request.query.tag == "a, b""#, true),
@@ -130,6 +134,27 @@ fn other_failures_are_errors() {
     }
 }
 
+/// Every function that is offered is one of the language, in each of the ways it is offered: otherwise it would be an absent fact.
+#[test]
+fn a_wrong_kind_of_value_is_an_error_and_not_an_absent_fact() {
+    let table = [
+        "size(destination.port) == 1",
+        "destination.port.size() == 1",
+        "destination.port.contains('1')",
+        "request.path.contains(1)",
+        "destination.port.startsWith('1')",
+        "destination.port.endsWith('1')",
+        "matches(destination.port, '1')",
+        "destination.port.matches('1')",
+        "int(request.headers) == 1",
+        "double(request.headers) == 1.0",
+        "string(request.headers) == ''",
+    ];
+    for text in table {
+        assert!(matches!(test(text, &request()), Outcome::Error(_)), "{text}: {:?}", test(text, &request()));
+    }
+}
+
 #[test]
 fn keys_are_printed() {
     let table = [
@@ -168,6 +193,21 @@ fn what_cannot_be_meant_or_bounded_is_refused() {
         ("request.path.lower() == 'a'", "unknown function `lower` (known functions: size, contains"),
         ("now() > 1", "unknown function `now`"),
         ("type(request) == map", "unknown"),
+        (r#"contains(request.path, "/admin")"#, "`contains` is not called like this; write `x.contains(y)`"),
+        (r#"startsWith(request.path, "/admin")"#, "write `x.startsWith(y)`"),
+        (r#"endsWith(request.path, "/admin")"#, "write `x.endsWith(y)`"),
+        ("request.path.int() == 1", "`int` is not called like this; write `int(x)`"),
+        ("request.path.double() == 1.0", "write `double(x)`"),
+        ("request.path.string() == ''", "write `string(x)`"),
+        ("request.path.contains()", "write `x.contains(y)`"),
+        ("request.path.startsWith('/a', '/b')", "write `x.startsWith(y)`"),
+        ("int() == 1", "write `int(x)`"),
+        ("int('1', 10) == 1", "write `int(x)`"),
+        ("request.path.size('a') == 1", "write `size(x)` or `x.size()`"),
+        ("size() == 1", "write `size(x)` or `x.size()`"),
+        ("matches('a')", "write `matches(x, y)` or `x.matches(y)`"),
+        ("request.path.matches('a', 'b')", "write `matches(x, y)` or `x.matches(y)`"),
+        ("[1].exists(x, string(x).contains())", "write `x.contains(y)`"),
         ("[1, 2].map(x, x * 2).size() == 2", "`exists` or `all`"),
         ("[1, 2].filter(x, x > 1).size() == 1", "`exists` or `all`"),
         ("[1, 2].exists_one(x, x > 1)", "`exists` or `all`"),

@@ -104,12 +104,17 @@ impl<'a> Guard<'a> {
         !matches!(self.holds, Holds::No | Holds::Displaced)
     }
 
+    fn audits(&self) -> bool {
+        matches!(&self.policy().body, Body::Authorization(filter) if filter.audits())
+    }
+
     fn denial(&self, reason: Reason, rule: Option<&Arc<str>>, detail: &str) -> Denial {
         let policy = self.policy();
         let hidden = match &policy.body {
             Body::Authorization(filter) => filter.hides(),
             Body::RateLimit(filter) => filter.hides(),
-            Body::Traffic(_) | Body::Refuse(..) => false,
+            Body::Refuse { hidden, .. } => *hidden,
+            Body::Traffic(_) => false,
         };
         Denial { policy: Some(policy.key.clone()), rule: rule.cloned(), hidden, ..Denial::of(reason, detail) }
     }
@@ -120,7 +125,8 @@ impl<'a> Guard<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// `inheritance: Default`: decided from the inside out, so that what is displaced displaces nothing.
+    /// `inheritance: Default`: decided from the inside out, so that what is displaced displaces nothing. What may not apply here, or refuses
+    /// nobody, displaces nothing either: by leaving a header out nobody takes a guard off.
     fn displace(&mut self) {
         for outer in (0..self.guards.len()).rev() {
             let guard = &self.guards[outer];
@@ -128,7 +134,10 @@ impl<'a> Run<'a> {
                 continue;
             }
             let closer = |other: &Guard<'_>| {
-                other.active() && other.policy().key.kind == guard.policy().key.kind && is_more_specific(other.target, guard.target)
+                other.holds == Holds::Yes
+                    && !other.audits()
+                    && other.policy().key.kind == guard.policy().key.kind
+                    && is_more_specific(other.target, guard.target)
             };
             if self.guards.iter().any(closer) {
                 self.guards[outer].holds = Holds::Displaced;
@@ -146,7 +155,7 @@ impl<'a> Run<'a> {
     fn refuse(&mut self, index: usize, denial: Denial, detail: &str) -> Option<Denial> {
         self.guards[index].refused = true;
         let rule = denial.rule.clone();
-        let audits = matches!(&self.guards[index].policy().body, Body::Authorization(filter) if filter.audits());
+        let audits = self.guards[index].audits();
         self.say(index, if audits { Outcome::Audited } else { Outcome::Denied }, rule.as_ref(), detail);
         if audits {
             // A policy on two targets of one path reports once.
@@ -244,8 +253,10 @@ impl<'a> Run<'a> {
                 self.refuse(index, denial, &fault.problem)
             }
             // A limit that cannot be enforced lets nobody in; who is in was counted, or came before it.
-            (_, Body::Refuse(..)) if self.purpose == Purpose::Recheck && guard.policy().key.kind == Kind::RateLimitPolicy.as_str() => None,
-            (_, Body::Refuse(reason, problem)) => {
+            (_, Body::Refuse { .. }) if self.purpose == Purpose::Recheck && guard.policy().key.kind == Kind::RateLimitPolicy.as_str() => {
+                None
+            }
+            (_, Body::Refuse { reason, problem, .. }) => {
                 let (denial, problem) =
                     (guard.denial(*reason, None, "A policy that guards this target cannot be enforced."), problem.clone());
                 self.refuse(index, denial, &problem)

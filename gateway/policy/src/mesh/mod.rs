@@ -1,7 +1,7 @@
 //! MeshConfig: what holds for the whole platform.
 
-use crate::authorization::is_default;
 use crate::identity::TrustDomain;
+use crate::is_default;
 use crate::list::{self, Invalid};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

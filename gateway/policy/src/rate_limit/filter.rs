@@ -2,6 +2,7 @@
 
 use super::buckets::{self, BucketKey, Buckets, Claim, Rate, Standing};
 use super::spec::KeyPart;
+use crate::duration::whole_seconds;
 use crate::exchange::Exchange;
 use crate::expression::{Expression, Outcome};
 use smallvec::SmallVec;
@@ -89,11 +90,6 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Rounded up.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
 /// The response fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11): `q` requests in
 /// `w` seconds; `r` of them left, and `t` seconds until the bucket is full again. Policies that hide their details are left
 /// out; none are sent where nothing is left.
@@ -136,7 +132,8 @@ impl KeyPart {
         match (self, &exchange.http) {
             (Self::ClientAddress, _) => match exchange.source.address.to_canonical() {
                 std::net::IpAddr::V4(address) => write(&[&address.octets()]),
-                std::net::IpAddr::V6(address) => write(&[&address.octets()]),
+                // The /64, which is one customer's: whoever has one has all of its addresses, and would have as many counts.
+                std::net::IpAddr::V6(address) => write(&[&address.octets()[..8]]),
             },
             (Self::Principal, _) => exchange.source.principal.as_ref().is_some_and(|id| {
                 write(&[id.trust_domain().as_str().as_bytes(), b"/", id.namespace().as_bytes(), b"/", id.account().as_bytes()])

@@ -1,6 +1,6 @@
 //! RateLimitPolicy as somebody writes it.
 
-use crate::authorization::is_default;
+use crate::is_default;
 use crate::target::{Envelope, Inheritance, TargetRef, TargetSelector};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ pub struct Limit {
 /// A part of the request with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum KeyPart {
-    /// The client's address.
+    /// The client's address; of IPv6 its /64 network, all of whose addresses one client may have.
     ClientAddress,
     /// The caller's workload identity.
     Principal,

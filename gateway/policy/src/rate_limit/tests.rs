@@ -95,6 +95,8 @@ fn each_key_has_its_own_count() {
         (key("destination.port"), Sample::tcp().port(1), Sample::tcp().port(2), false),
         (by(json!(["ClientAddress"])), nothing().address("192.0.2.1"), nothing().address("192.0.2.2"), false),
         (by(json!(["ClientAddress"])), nothing().address("192.0.2.1"), nothing().address("::ffff:192.0.2.1"), true),
+        (by(json!(["ClientAddress"])), nothing().address("2001:db8:0:1::1"), nothing().address("2001:db8:0:1:ffff::2"), true),
+        (by(json!(["ClientAddress"])), nothing().address("2001:db8:0:1::1"), nothing().address("2001:db8:0:2::1"), false),
         (by(json!(["ClientAddress"])), Sample::tcp().address("192.0.2.1"), nothing().address("192.0.2.1"), true),
         (by(json!(["Principal"])), nothing().from("shop/a"), nothing().from("shop/b"), false),
         (by(json!(["Principal"])), nothing().from("shop/a"), nothing().from("shop/a"), true),

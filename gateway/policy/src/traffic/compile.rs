@@ -25,7 +25,10 @@ impl TrafficPolicySpec {
             attempts: retry.attempts,
             backoff: time("spec.retry.backoff", retry.backoff.as_deref(), Duration::ZERO, LONGEST_BACKOFF)?,
             methods: retry.methods,
-            budget: retry.budget.as_ref().map(|budget| Budget { percent: budget.percent, min_per_second: budget.min_per_second }),
+            budget: retry.budget.as_ref().map(|budget| Budget {
+                percent: budget.percent.unwrap_or(Budget::DEFAULT.percent),
+                min_per_second: budget.min_per_second.unwrap_or(Budget::DEFAULT.min_per_second),
+            }),
             codes: retry.codes,
         };
         if settings == Settings::default() {

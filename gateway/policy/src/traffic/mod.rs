@@ -6,5 +6,5 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use settings::{Budget, RetryOn, Settings, TrafficSet};
+pub use settings::{Budget, Settings, TrafficSet};
 pub use spec::{RetryBudget, RetryMethods, RetryPolicy, Timeouts, TrafficPolicySpec};

@@ -1,5 +1,6 @@
 //! The merged result: what holds for one attempt.
 
+use super::spec::RetryMethods;
 use crate::exchange::Exchange;
 use crate::expression::Outcome;
 use crate::list::{Body, Compiled};
@@ -23,13 +24,10 @@ pub struct Settings {
     /// Least wait before a retry.
     pub backoff: Option<Duration>,
     /// Which methods.
-    pub methods: Option<RetryOn>,
+    pub methods: Option<RetryMethods>,
     /// Retries in all.
     pub budget: Option<Budget>,
 }
-
-/// Which methods may be tried again after something was sent.
-pub type RetryOn = super::spec::RetryMethods;
 
 /// Retries as a share of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +36,11 @@ pub struct Budget {
     pub percent: u32,
     /// Retries a second that are always allowed.
     pub min_per_second: u32,
+}
+
+impl Budget {
+    /// Where nothing else is written.
+    pub const DEFAULT: Self = Self { percent: 20, min_per_second: 10 };
 }
 
 impl Settings {

@@ -1,6 +1,6 @@
 //! TrafficPolicy as somebody writes it.
 
-use crate::authorization::is_default;
+use crate::is_default;
 use crate::target::{Envelope, Inheritance, TargetRef, TargetSelector};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,15 +88,17 @@ pub enum RetryMethods {
 }
 
 /// Retries as a share of requests to one target, over ten seconds, each proxy by itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RetryBudget {
-    /// Per cent of requests; default 20.
+    /// Per cent of requests; absent: 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100))]
-    pub percent: u32,
-    /// Retries a second that are always allowed; default 10.
+    pub percent: Option<u32>,
+    /// Retries a second that are always allowed; absent: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 10000))]
-    pub min_per_second: u32,
+    pub min_per_second: Option<u32>,
 }
 
 impl Envelope for TrafficPolicySpec {

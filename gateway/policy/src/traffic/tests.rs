@@ -1,6 +1,6 @@
 //! What TrafficPolicies compile to, and how their fields merge.
 
-use super::{Budget, RetryOn, Settings, TrafficSet};
+use super::{Budget, RetryMethods, Settings, TrafficSet};
 use crate::list::{Body, Compiled, Kind};
 use crate::sample::{Sample, policy};
 use serde_json::{Value, json};
@@ -34,10 +34,15 @@ fn every_field_is_compiled() {
         attempts: Some(0),
         codes: Some(vec![429, 502]),
         backoff: Some(Duration::from_millis(25)),
-        methods: Some(RetryOn::All),
+        methods: Some(RetryMethods::All),
         budget: Some(Budget { percent: 20, min_per_second: 10 }),
     };
     assert_eq!(settings(spec), expected);
+    let budgets = [(json!({}), 20, 10), (json!({ "percent": 5 }), 5, 10), (json!({ "minPerSecond": 0 }), 20, 0)];
+    for (budget, percent, min_per_second) in budgets {
+        let compiled = settings(json!({ "retry": { "budget": budget.clone() } })).budget;
+        assert_eq!(compiled, Some(Budget { percent, min_per_second }), "{budget}");
+    }
     assert_eq!(settings(request("0s")).request_timeout, Some(Duration::ZERO), "none, which is not the same as unset");
 }
 

@@ -43,7 +43,7 @@ impl Watched for Proxy {
 async fn exchange(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, request: &str) -> (u16, String) {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    tokio::time::timeout(std::time::Duration::from_secs(5), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(30), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     (status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_string())
 }
@@ -141,12 +141,49 @@ async fn admin_is_for_loopback_and_unix_sockets() {
     assert!(again.is_ok(), "a socket that was left behind is replaced");
     let request = "GET /config HTTP/1.1\r\nHost: anything\r\n\r\n";
     assert_eq!(exchange(UnixStream::connect(&path).await.unwrap(), request).await.0, 200);
-    drop((server, again));
+    // The first one's end leaves alone what the second put in its place.
+    drop(server);
+    tokio::task::yield_now().await;
+    assert_eq!(exchange(UnixStream::connect(&path).await.unwrap(), request).await.0, 200);
+    drop(again);
     let plain = folder.join("file");
     std::fs::write(&plain, "mine").unwrap();
     let refused = Server::start(&Address::Unix(plain.clone()), Serves::Admin, Arc::new(Proxy::default())).await;
     assert!(matches!(refused, Err(AdminError::Bind { .. })) && plain.exists());
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn who_says_nothing_keeps_nobody_from_asking() {
+    let server = start(Serves::Health, &Arc::new(Proxy::default())).await;
+    let Address::Tcp(address) = *server.address() else { panic!("TCP") };
+    let begun = std::time::Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert_eq!(get(&server, "x", "/healthz").await.0, 200);
+    // Sooner than a whole connection may take.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(8), "{:?}", begun.elapsed());
+    // And none of them stays for long.
+    let mut byte = [0];
+    for mut stream in silent {
+        let end = tokio::time::timeout(std::time::Duration::from_secs(30), stream.read(&mut byte)).await.expect("it is closed");
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_address_is_one_of_either_family() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        return;
+    }
+    let server = Server::start(&"[::]:0".parse().unwrap(), Serves::Health, Arc::new(Proxy::default())).await.unwrap();
+    let Address::Tcp(everywhere) = *server.address() else { panic!("TCP") };
+    for ip in ["127.0.0.1", "::1"] {
+        let stream = TcpStream::connect((ip, everywhere.port())).await.unwrap();
+        assert_eq!(exchange(stream, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").await.0, 200, "{ip}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::Shared;
 use crate::connection::Connection;
 use crate::l4::{Closed, Observer};
-use crate::observe::access::{Entry, rfc3339};
+use crate::observe::access::{Entry, policies, rfc3339};
 use selvage_policy::Denial;
 use std::time::SystemTime;
 
@@ -25,6 +25,7 @@ impl Observer for Shared {
             duration_ms: closed.duration.as_secs_f64() * 1000.0,
             endpoint: closed.endpoint.map(|endpoint| endpoint.to_string()),
             attempts: u32::from(closed.endpoint.is_some()),
+            audited: policies(&closed.audited),
             ..refusal(closed.denial.as_ref())
         });
     }

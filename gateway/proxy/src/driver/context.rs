@@ -7,7 +7,7 @@ use super::pace::{self, Pace};
 use super::retries::Tries;
 use super::trace::Trace;
 use crate::connection::Connection;
-use crate::observe::access::{Entry, bounded, rfc3339};
+use crate::observe::access::{Entry, bounded, policies, rfc3339};
 use crate::observe::labels::Protocol;
 use crate::observe::requests::InFlight;
 use crate::permit::Permit;
@@ -177,6 +177,7 @@ impl Context {
         }
         let took = self.began.elapsed();
         self.shared.metrics.requests.ended(self.head.protocol, status, took, self.denial.as_ref());
+        self.shared.metrics.requests.audited(&self.decision.audited);
         if !self.shared.access.is_on() {
             return;
         }
@@ -194,7 +195,7 @@ impl Context {
             policy_rule: denial.map_or(allowed.map(|(_, rule)| &**rule), |denial| denial.rule.as_deref()),
             reason: denial.map_or("", |denial| denial.reason.as_str()),
             detail: denial.map_or("", |denial| &denial.detail),
-            audited: self.decision.audited.iter().filter_map(|denial| denial.policy.as_ref()).map(ToString::to_string).collect(),
+            audited: policies(&self.decision.audited),
             source: self.about.as_ref().map(|_| self.source.address.to_string()),
             principal: self.source.principal.as_ref().map(ToString::to_string),
             protocol: self.head.protocol.as_str(),

@@ -2,6 +2,7 @@
 
 use super::context::{Context, Way};
 use super::{fail, hygiene, leash, outbound};
+use crate::net::keepalive;
 use crate::permit::{Facts, HttpFacts, Permit, TargetFacts};
 use crate::snapshot::{Backend, Listener, decide};
 use crate::state::balance::EndpointState;
@@ -17,7 +18,7 @@ use selvage_policy::{Denial, Reason, SpiffeId};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Making a connection, TLS included, where no policy says otherwise.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -59,7 +60,8 @@ fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {
         Way::Open => return Err(Denial::of(Reason::ProxyError, "the request has nowhere to go")),
         Way::Address(address) => {
             let_in(session, ctx);
-            plain(address, speaks_http2(session, ctx, AppProtocol::Detect))
+            let protocol = ctx.listener.as_ref().and_then(|listener| listener.spec.application).unwrap_or(AppProtocol::Detect);
+            plain(address, speaks_http2(session, ctx, protocol))
         }
         Way::Backend(..) | Way::Pinned(..) => {
             let endpoint = match ctx.tries.next.take() {
@@ -85,14 +87,19 @@ fn attempt(session: &Session, ctx: &mut Context) -> Result<HttpPeer, Denial> {
         }
     };
     ctx.tries.made += 1;
-    let left = ctx.left();
-    let within = |limit: Option<Duration>| [limit.filter(|limit| !limit.is_zero()), left].into_iter().flatten().min();
-    let connect = within(Some(ctx.settings.connect_timeout.unwrap_or(CONNECT)));
+    let connect = least(ctx, Some(ctx.settings.connect_timeout.unwrap_or(CONNECT)));
+    peer.options.tcp_keepalive = Some(keepalive::upstream());
     peer.options.connection_timeout = connect;
     peer.options.total_connection_timeout = connect;
-    peer.options.read_timeout = within(ctx.settings.backend_timeout);
-    peer.options.write_timeout = within(Some(WRITE));
+    // Pingora's holds for each read of the body too, which nothing but the deadline bounds; an HTTP/1.1 client's connection times the head alone.
+    peer.options.read_timeout = least(ctx, ctx.settings.backend_timeout).filter(|_| session.is_http2());
+    peer.options.write_timeout = least(ctx, Some(WRITE));
     Ok(peer)
+}
+
+/// A limit, where there is one, within what is left of the request's deadline.
+fn least(ctx: &Context, limit: Option<Duration>) -> Option<Duration> {
+    [limit.filter(|limit| !limit.is_zero()), ctx.left()].into_iter().flatten().min()
 }
 
 fn pick(ctx: &Context) -> Result<Arc<EndpointState>, Denial> {
@@ -105,17 +112,18 @@ fn pick(ctx: &Context) -> Result<Arc<EndpointState>, Denial> {
         .ok_or_else(|| Denial::of(Reason::NoEndpoint, "no endpoint of the backend is ready"))
 }
 
-/// An endpoint without a sidecar has nobody else to run the guards of the target; once for the Exchange and its backend.
+/// An endpoint without a sidecar has nobody else to run the guards of the target; once for the Exchange and that endpoint.
 fn guard(session: &Session, ctx: &mut Context, endpoint: &EndpointState) -> Result<(), Denial> {
     let Some(backend) = ctx.chosen().and_then(|chosen| chosen.backend.clone()) else { return Ok(()) };
-    if endpoint.endpoint.identity.is_some() || ctx.tries.guarded {
+    let address = endpoint.endpoint.address;
+    if endpoint.endpoint.identity.is_some() || ctx.tries.guarded.contains(&address) {
         return Ok(());
     }
     let (Some(listener), Some(snapshot)) = (ctx.listener.clone(), ctx.snapshot.clone()) else {
         return Err(Denial::of(Reason::ProxyError, "the configuration is gone"));
     };
-    ctx.tries.guarded = true;
-    for backend in decide::guarding(&snapshot, &backend, ctx.pin()) {
+    ctx.tries.guarded.push(address);
+    for backend in decide::guarding(&snapshot, &backend, address) {
         if !backend.guards.is_empty() {
             guard_of(session, ctx, &listener, backend, endpoint)?;
         }
@@ -135,15 +143,11 @@ fn guard_of(session: &Session, ctx: &mut Context, listener: &Listener, backend: 
         }
         decide::destination(listener, backend, endpoint.endpoint.address, &exchange, Purpose::Live, &ctx.decision.counted)
     }));
-    let Ok(mut decision) = decision else {
+    let Ok(decision) = decision else {
         ctx.shared.metrics.panics.inc();
         return Err(Denial::of(Reason::PolicyError, "the proxy failed while it decided about this request"));
     };
-    ctx.decision.fields.append(&mut decision.fields);
-    ctx.decision.audited.append(&mut decision.audited);
-    ctx.decision.counted.append(&mut decision.counted);
-    ctx.decision.allowed_by = decision.allowed_by.or(ctx.decision.allowed_by.take());
-    decision.denial.map_or(Ok(()), Err)
+    ctx.decision.join(decision).map_or(Ok(()), Err)
 }
 
 /// From here on the request is under way: another configuration may end it.
@@ -177,10 +181,15 @@ fn permit(session: &Session, ctx: &mut Context, endpoint: &EndpointState) {
     if endpoint.endpoint.identity.is_none()
         && let Some(backend) = ctx.chosen().and_then(|chosen| chosen.backend.as_ref())
     {
-        let backends = decide::guarding(snapshot, backend, ctx.pin()).into_iter().cloned().collect();
+        let backends = decide::guarding(snapshot, backend, endpoint.endpoint.address).into_iter().cloned().collect();
         let target = TargetFacts { backends, endpoint: endpoint.endpoint.address, way: Some(way), trace: Some(ctx.trace.clone()) };
         permit.aim(target, snapshot, &ctx.shared.snapshot);
     }
+}
+
+/// The attempt is connected: its head must come in time as a whole.
+pub(super) fn await_head(ctx: &Context) {
+    leash::await_head(least(ctx, ctx.settings.backend_timeout).map(|least| Instant::now() + least));
 }
 
 /// HTTP/2 without TLS to an application: where the Service says so; where nobody does, for gRPC (which is nothing else) and for an

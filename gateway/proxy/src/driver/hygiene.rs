@@ -8,6 +8,7 @@ use http::header::{CONNECTION, HeaderName, TE};
 use http::{HeaderMap, Version};
 use pingora_http::RequestHeader;
 use selvage_config::ListenerSpec;
+use selvage_config::resource::fields::is_ours;
 use selvage_config::resource::listener::Clients;
 use selvage_policy::{Denial, SpiffeId};
 use smallvec::SmallVec;
@@ -110,19 +111,6 @@ pub(crate) fn unsay_in(headers: &mut HeaderMap) {
 
 fn ours(headers: &HeaderMap) -> SmallVec<[HeaderName; 8]> {
     headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect()
-}
-
-/// Whether a field's name is one only we write. Some servers read `_` as `-`, so that is no disguise.
-pub(crate) fn is_ours(name: &str) -> bool {
-    let begins = |prefix: &str| {
-        name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(|(a, b)| if a == b'_' { b == b'-' } else { a == b })
-    };
-    match name.as_bytes().first() {
-        Some(b's') => begins("selvage-"),
-        Some(b'x') => begins("x-forwarded-") || (name.len() == 9 && begins("x-real-ip")),
-        Some(b'f') => name == "forwarded",
-        _ => false,
-    }
 }
 
 /// Whether a field is about this hop alone; `TE` and `Connection` are looked into. Pingora loses the trailers of requests, and on HTTP/1.1

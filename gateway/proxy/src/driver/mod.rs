@@ -23,7 +23,7 @@ mod tests;
 pub(crate) mod trace;
 
 pub use context::Context;
-pub use leash::on_leash;
+pub use leash::{client_ended, is_late, on_leash};
 
 use crate::observe::{AccessLog, Entry, Metrics};
 use crate::snapshot::Snapshot;
@@ -114,7 +114,7 @@ impl ProxyHttp for Driver {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
-        // A client that has sent its request may close its half and still wait (RFC 9112 section 9.6).
+        // A client that has sent its request may close its half and still wait (RFC 9112 section 9.6): for a while, see `leash`.
         session.as_downstream_mut().set_abort_on_close(false);
         Ok(())
     }
@@ -135,6 +135,7 @@ impl ProxyHttp for Driver {
 
     async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
         pace::begin(session, ctx);
+        forward::await_head(ctx);
         outbound::complete(ctx, request).map_err(|denial| fail::denied(ctx, denial))
     }
 

@@ -40,6 +40,7 @@ pub(super) fn attempted(session: &Session, ctx: &mut Context, response: &Respons
     ctx.has_trailers = response.version == Version::HTTP_2 && session.is_http2();
     // A day-long stream keeps what its rule needs, not a configuration.
     ctx.snapshot = None;
+    leash::head_ended();
     if let Some(deadline) = ctx.deadline.filter(|_| status != 101) {
         leash::arm(deadline);
     }
@@ -59,10 +60,11 @@ pub(super) fn pass(session: &mut Session, ctx: &mut Context, response: &mut Resp
     let fellow = ctx.tries.last.as_ref().is_some_and(|state| state.endpoint.identity.is_some());
     let origin = response.headers.get(&ORIGIN).filter(|_| fellow).cloned();
     remove_ours(response);
+    remove_hop_by_hop(response, ctx.has_trailers);
     if is_interim(response.status) {
         return Ok(());
     }
-    remove_hop_by_hop(response, ctx.has_trailers);
+    say_length_once(response)?;
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         // From here on silence is the application's right, as on any opaque connection.
         session.as_downstream_mut().set_read_timeout(Some(crate::l4::IDLE));
@@ -144,6 +146,18 @@ fn remove_hop_by_hop(response: &mut ResponseHeader, has_trailers: bool) {
     for name in &gone {
         response.remove_header(name);
     }
+}
+
+/// A length that the backend repeated is one length to every client (RFC 9110 section 8.6). Pingora refuses those that differ.
+fn say_length_once(response: &mut ResponseHeader) -> Result<()> {
+    let mut lengths = response.headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let Some(first) = lengths.next().map(<[u8]>::trim_ascii) else { return Ok(()) };
+    let mut more = lengths.map(<[u8]>::trim_ascii).peekable();
+    if more.peek().is_some() && more.all(|length| length == first) {
+        let first = first.to_vec();
+        response.insert_header(CONTENT_LENGTH, first)?;
+    }
+    Ok(())
 }
 
 fn change_fields(ctx: &Context, response: &mut ResponseHeader) {

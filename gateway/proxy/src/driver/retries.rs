@@ -9,21 +9,20 @@
 //! ```
 
 use super::context::Context;
-use super::fail;
+use super::{fail, leash};
 use crate::observe::labels::{Attempt as Outcome, Retry};
 use crate::state::balance::{EndpointState, InFlight};
 use http::Method;
 use pingora_core::{Error, ErrorSource, ErrorType, RetryType};
 use pingora_proxy::Session;
 use rand::RngExt;
-use selvage_policy::traffic::{Budget, RetryOn};
+use selvage_policy::traffic::{Budget, RetryMethods};
+use selvage_policy::{Denial, Reason};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What TrafficPolicy promises where no budget is set.
-const BUDGET: Budget = Budget { percent: 20, min_per_second: 10 };
 /// The least wait before a configured retry, where it says none.
 const BACKOFF: Duration = Duration::from_millis(25);
 /// However often it doubles.
@@ -44,8 +43,8 @@ pub(super) struct Tries {
     pub(super) current: Option<InFlight>,
     /// Wait before the next one.
     pub(super) wait: Duration,
-    /// The target's guards have been asked.
-    pub(super) guarded: bool,
+    /// Endpoints without a sidecar whose guards have been asked: two may be those of different Services.
+    pub(super) guarded: SmallVec<[SocketAddr; 2]>,
 }
 
 /// Why an attempt failed.
@@ -102,7 +101,7 @@ fn wish(session: &Session, ctx: &mut Context, cause: Cause) -> Option<Retry> {
     if ctx.tries.made > limit {
         return Some(Retry::Exhausted);
     }
-    let repeatable = nothing_sent || ctx.settings.methods == Some(RetryOn::All) || is_idempotent(&session.req_header().method);
+    let repeatable = nothing_sent || ctx.settings.methods == Some(RetryMethods::All) || is_idempotent(&session.req_header().method);
     if !repeatable || session.as_ref().retry_buffer_truncated() {
         return Some(Retry::NotRepeatable);
     }
@@ -112,7 +111,7 @@ fn wish(session: &Session, ctx: &mut Context, cause: Cause) -> Option<Retry> {
         return Some(Retry::Exhausted);
     }
     let backend = ctx.chosen().and_then(|chosen| chosen.backend.clone());
-    let budget = ctx.settings.budget.unwrap_or(BUDGET);
+    let budget = ctx.settings.budget.unwrap_or(Budget::DEFAULT);
     if backend.is_some_and(|backend| !backend.retries.try_retry(budget, crate::state::clock::now())) {
         return Some(Retry::BudgetExhausted);
     }
@@ -141,17 +140,21 @@ pub(super) fn connect_failed(session: &Session, ctx: &mut Context, mut error: Bo
 
 /// The attempt failed after a connection was there.
 pub(super) fn attempt_failed(session: &Session, ctx: &mut Context, mut error: Box<Error>, reused: bool) -> Box<Error> {
+    let is_late = leash::head_ended();
     if fail::is_retry(&error) {
         return error;
     }
-    let stale = error.retry == RetryType::ReusedOnly && reused || error.retry == RetryType::Decided(true);
+    let stale = error.retry == RetryType::ReusedOnly && reused && is_idempotent(&session.req_header().method);
+    // A stream that was refused or came after GOAWAY was not processed (RFC 9113 section 8.7); one that was answered with nonsense may have been.
+    let refused = error.retry == RetryType::Decided(true) && error.etype() != &ErrorType::InvalidH2;
     error.retry = false.into();
-    if error.esource() != &ErrorSource::Upstream {
+    if error.esource() != &ErrorSource::Upstream && !is_late {
         return error;
     }
     let (cause, outcome) = match error.etype() {
+        _ if is_late => (Cause::TimedOut, Outcome::TimedOut),
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => (Cause::TimedOut, Outcome::TimedOut),
-        _ if stale && !ctx.answered && is_idempotent(&session.req_header().method) => (Cause::Unreached, Outcome::Reset),
+        _ if (stale || refused) && !ctx.answered => (Cause::Unreached, Outcome::Reset),
         _ => (Cause::Reset, Outcome::Reset),
     };
     if cause == Cause::Unreached {
@@ -161,7 +164,11 @@ pub(super) fn attempt_failed(session: &Session, ctx: &mut Context, mut error: Bo
         ctx.tries.finish(Err(()));
         ctx.shared.metrics.upstream.attempt(outcome);
     }
-    error.retry = again(session, ctx, cause).into();
+    let again = again(session, ctx, cause);
+    if is_late && !again {
+        return fail::denied(ctx, Denial::of(Reason::UpstreamTimeout, "the backend did not answer in time"));
+    }
+    error.retry = again.into();
     error
 }
 

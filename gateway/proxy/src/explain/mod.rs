@@ -21,7 +21,7 @@ use head::Head;
 use selvage_config::resource::listener::{Bind, Clients, Protocol};
 use selvage_policy::exchange::Destination;
 use selvage_policy::list::Purpose;
-use selvage_policy::{Denial, Exchange, Key, Reason, Source, SpiffeId};
+use selvage_policy::{Denial, Exchange, Key, Reason, Source, SpiffeId, canonical};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -75,15 +75,16 @@ impl Explanation {
             }
         };
         // The live order: connection (listener by destination and TLS name), canonical head, listener by host, hygiene, decision.
-        let mut head = described.http.as_ref().map(|http| Head::parse(http, snapshot)).transpose()?;
-        if let Some(head) = &head {
-            self.host = Some(head.host.clone());
-            self.path = Some(head.request.uri.path().to_string());
-        }
         let plain = snapshot.accept(bind, destination, None).ok_or_else(nothing)?;
+        let protocol = decide::protocol(snapshot, plain, destination);
+        // Bytes to this proxy, whatever they are to those who exchange them: of the request it sees the TLS name, if there is one.
+        let opaque = matches!(protocol, Protocol::Tls | Protocol::Passthrough | Protocol::Tcp);
+        let mut head = described.http.as_ref().filter(|_| !opaque).map(|http| Head::parse(http, snapshot)).transpose()?;
+        self.host = described.http.as_ref().and_then(|http| Some(canonical::authority(&http.host).ok()?.0.into_owned()));
+        self.path = head.as_ref().map(|head| head.request.uri.path().to_string());
         let meshed = described.principal.as_ref().filter(|_| plain.spec.mesh.is_some());
         let reserved = meshed.and(plain.spec.identity.as_ref()).map(SpiffeId::dns_name);
-        let secure = matches!(plain.spec.protocol, Protocol::Https | Protocol::Tls)
+        let secure = matches!(protocol, Protocol::Https | Protocol::Tls | Protocol::Passthrough)
             && described.http.as_ref().is_none_or(|http| http.scheme == "https");
         let name = reserved.or_else(|| self.host.clone().filter(|_| secure));
         let server_name = name.as_deref();
@@ -179,7 +180,7 @@ impl Explanation {
             let scheme = exchange.http.map_or("http", |http| http.scheme);
             let seen = sent.as_ref().map(Head::at_target);
             let exchange = Exchange { http: seen.as_ref().map(|head| head.http(scheme)), ..*exchange };
-            for backend in decide::guarding(snapshot, backend, *pin) {
+            for backend in decide::guarding(snapshot, backend, endpoint.address) {
                 let mut decision = decide::destination(listener, backend, endpoint.address, &exchange, Purpose::Explain, counted);
                 self.target_guards.append(&mut decision.steps);
                 counted.append(&mut decision.counted);

@@ -129,7 +129,7 @@ fn the_targets_guards_are_run_here_only_where_nobody_else_does() {
 fn sidecar(assertors: serde_json::Value) -> World {
     let mut world = World::default();
     world.core(
-        "Listener/shop/orders-0#in-9000",
+        "Listener/shop/orders-0#in:9000",
         json!({
             "bind": {"bound": "127.0.0.1:9000"}, "port": 9000, "protocol": "Http", "mesh": "Strict", "clients": "Fellows",
             "forward": {"local": "127.0.0.2:9000"}, "chain": [service("orders")], "identity": ORDERS_ID, "assertors": assertors,
@@ -240,11 +240,72 @@ fn an_opaque_connection_is_explained_by_its_tcp_route() {
 }
 
 #[test]
+fn listeners_of_bytes_are_explained_as_they_are_served() {
+    let mut world = World::default();
+    let tcp_route = |world: &mut World, kind: &str, name: &str, extra: serde_json::Value| {
+        let mut spec = json!({"object": {"kind": kind, "namespace": "shop", "name": name}, "rules": [{"backends": [{"backend": "Backend/shop/orders#80", "weight": 1}]}]});
+        crate::snapshot::fixture::merge(&mut spec, extra);
+        world.core(&format!("Route/shop/{kind}.{name}"), spec);
+    };
+    let on = |port: u16, protocol: &str| json!({"bind": {"bound": format!("127.0.0.9:{port}")}, "port": port, "protocol": protocol, "identity": EDGE_ID});
+    world.listener("passed", on(1, "Passthrough")).listener("ended", on(2, "Tls")).listener("tcp", on(3, "Tcp"));
+    for (name, listener) in [("passed", "passed"), ("ended", "ended")] {
+        let parents = json!({"parents": [format!("Listener/shop/public#{listener}")], "hostnames": ["a.example"]});
+        tcp_route(&mut world, "TLSRoute", name, parents);
+    }
+    tcp_route(&mut world, "TCPRoute", "tcp", json!({"parents": ["Listener/shop/public#tcp"]}));
+    // On bytes nothing is known of HTTP, and what is unknown matches where it denies.
+    let on_paths =
+        json!({"rules": [{"name": "no", "action": "Deny", "to": [{"paths": ["/secret"]}], "from": [{"ipBlocks": ["192.0.2.66/32"]}]}]});
+    world.policy("AuthorizationPolicy", "far", gateway("public"), on_paths);
+    world.backend("orders", json!({}), json!([{"address": "127.0.0.1:9000", "identity": ORDERS_ID}]));
+    world.listener("out", json!({"port": 0, "protocol": "Detect", "clients": "Application", "forward": "destination", "bind": {"captured": 15301}, "identity": EDGE_ID}));
+    world.backend("db", json!({"protocol": "Tcp", "addresses": ["10.0.0.7"]}), json!([{"address": "10.1.0.7:5432"}]));
+    let snapshot = world.compile().0;
+    let bound = |port: u16| (Bind::Bound(([127, 0, 0, 9], port).into()), SocketAddr::from(([127, 0, 0, 9], port)));
+    let captured = (Bind::Captured(15301), SocketAddr::from(([10, 0, 0, 7], 80)));
+    for ((bind, destination), scheme, listener, secure, route, reason) in [
+        (bound(1), "https", "passed", true, Some("TLSRoute/shop/passed"), None),
+        (bound(2), "https", "ended", true, Some("TLSRoute/shop/ended"), None),
+        (bound(3), "http", "tcp", false, Some("TCPRoute/shop/tcp"), None),
+        (captured, "http", "out", false, Some("Backend/shop/db#80"), None),
+        // No TLS to a listener of TLS.
+        (bound(1), "http", "passed", false, None, Some("misdirected")),
+    ] {
+        for (source, denied) in [([192, 0, 2, 7], false), ([192, 0, 2, 66], true)] {
+            // As the accept loop has it: the name of the hello, and nothing of HTTP.
+            let at = key(&format!("Listener/shop/public#{listener}"));
+            let tls = secure.then_some(ArrivalTls { listener: &at, server_name: Some("a.example"), peer: None });
+            let arrival = Arrival { bind, destination, tls };
+            let facts = Facts::get("a.example/");
+            let source = Source { address: source.into(), principal: None };
+            let exchange = Exchange { source: &source, http: None, ..facts.exchange() };
+            let live = decide::request(&snapshot, arrival, &exchange, Purpose::Live);
+
+            // What is no request at all is bytes like any others.
+            let mut described = get("a.example/%zz");
+            described.source = source.address;
+            if let Some(http) = &mut described.http {
+                http.scheme = scheme.into();
+            }
+            let explained = explain(&snapshot, &At::Address(bind, destination), &described, moment());
+            let said = live.next.as_ref().err().map_or("", |denial| denial.reason.as_str());
+            assert_eq!(refused(&explained).0, said, "{listener} {scheme}");
+            assert_eq!(said, reason.unwrap_or(if denied { "authorization_denied" } else { "" }), "{listener} {scheme}");
+            assert_eq!(explained.route, live.matched.map(|matched| (*matched.rule.route).clone()), "{listener} {scheme}");
+            assert_eq!(explained.route.map(|route| route.to_string()).as_deref(), route, "{listener} {scheme}");
+            assert_eq!(explained.path, None);
+            assert!(explained.next.is_none_or(|hop| hop.request.http.is_none()));
+        }
+    }
+}
+
+#[test]
 fn a_pod_called_by_its_address_is_explained_as_it_is_served() {
     let mut world = World::default();
     world.listener(
         "out",
-        json!({"clients": "Application", "forward": "destination", "chain": [], "bind": {"captured": 15301}, "identity": EDGE_ID}),
+        json!({"port": 0, "clients": "Application", "forward": "destination", "chain": [], "bind": {"captured": 15301}, "identity": EDGE_ID}),
     );
     world.backend("orders", json!({}), json!([{"address": "10.1.0.3:8080"}, {"address": "10.1.0.4:8080", "identity": ORDERS_ID}]));
     world.backend("twin", json!({}), json!([{"address": "10.1.0.3:8080"}]));
@@ -266,6 +327,11 @@ fn a_pod_called_by_its_address_is_explained_as_it_is_served() {
     assert_eq!(asked("10.1.0.3:8080", "any/open").verdict, Verdict::Allowed);
     let refusal = asked("10.1.0.3:8080", "any/secret");
     assert_eq!(refused(&refusal), ("authorization_denied", 403, Some("AuthorizationPolicy/shop/deny".into())));
+    // By the address of another Service of that pod too.
+    let mut world = edge(false);
+    world.backend("twin", json!({}), json!([{"address": "127.0.0.1:9000"}]));
+    world.policy("AuthorizationPolicy", "deny", service("twin"), json!({"rules": [{"name": "no", "action": "Deny"}]}));
+    assert_eq!(refused(&ask(&world, &get("h/api/x"))).0, "authorization_denied");
     assert_eq!(
         asked("10.1.0.9:8080", "any/secret").next.expect("a hop").address.to_string(),
         "10.1.0.9:8080",
@@ -276,7 +342,7 @@ fn a_pod_called_by_its_address_is_explained_as_it_is_served() {
 #[test]
 fn a_port_that_nobody_declared_is_explained_as_it_is_served() {
     let mut world = World::default();
-    world.listener("any", json!({"clients": "Fellows", "forward": {"own": "10.1.0.2"}, "bind": {"captured": 15306}}));
+    world.listener("any", json!({"port": 0, "clients": "Fellows", "forward": {"own": "10.1.0.2"}, "bind": {"captured": 15306}}));
     let snapshot = world.snapshot();
     let asked = |to: &str| explain(&snapshot, &At::Address(Bind::Captured(15306), to.parse().expect("an address")), &get("any/"), moment());
     assert_eq!(asked("10.1.0.2:7000").next.expect("a hop").address.to_string(), "10.1.0.2:7000");

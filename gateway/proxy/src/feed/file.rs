@@ -2,8 +2,10 @@
 
 use super::store::{Change, Refused, Store};
 use notify::{EventKind, RecursiveMode, Watcher};
-use selvage_config::VersionKey;
 use selvage_config::file::{InvalidFile, read, secrets_path};
+use selvage_config::{Resource, VersionKey};
+use selvage_policy::Key;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -42,8 +44,14 @@ impl FileFeed {
     pub async fn start(store: Arc<Store>, path: impl Into<PathBuf>) -> Result<Self, FileError> {
         let path = path.into();
         let key = VersionKey::random();
-        let seen = Seen::of(&path);
-        load(&store, &path, &key).await?;
+        let (seen, resources) = loop {
+            let (seen, resources) = standing(&path, parse(&path, &key)).await;
+            match seen {
+                Some(seen) => break (seen, resources?),
+                None => tokio::time::sleep(DEBOUNCE).await,
+            }
+        };
+        apply(&store, &path, resources).await?;
         let (told, problem) = watch::channel(None);
         let stop = CancellationToken::new();
         let follower = Follower { store, path, key, seen, told };
@@ -57,10 +65,21 @@ impl FileFeed {
     }
 }
 
-async fn load(store: &Arc<Store>, path: &Path, key: &VersionKey) -> Result<(), FileError> {
+/// What `reading` the files came to, and the state they were in from its beginning to its end; nothing: they were written meanwhile, so it
+/// may be half of one state and half of another.
+async fn standing<T>(path: &Path, reading: impl Future<Output = T>) -> (Option<Seen>, T) {
+    let seen = Seen::of(path);
+    let read = reading.await;
+    ((Seen::of(path) == seen).then_some(seen), read)
+}
+
+async fn parse(path: &Path, key: &VersionKey) -> Result<BTreeMap<Key, Resource>, FileError> {
     let (file, key) = (path.to_path_buf(), key.clone());
     let fault = |error: tokio::task::JoinError| FileError::Refused(path.into(), Refused::Fault(error.to_string()));
-    let resources = tokio::task::spawn_blocking(move || read(&file, &key)).await.map_err(fault)??;
+    Ok(tokio::task::spawn_blocking(move || read(&file, &key)).await.map_err(fault)??)
+}
+
+async fn apply(store: &Arc<Store>, path: &Path, resources: BTreeMap<Key, Resource>) -> Result<(), FileError> {
     store.apply(Change::Admit(resources)).await.map_err(|refused| FileError::Refused(path.into(), refused))?;
     store.confirm();
     Ok(())
@@ -94,19 +113,21 @@ impl Follower {
 
     /// Reads the files if they are others than last time.
     async fn look(&mut self) {
-        let seen = Seen::of(&self.path);
-        if seen == self.seen {
+        if Seen::of(&self.path) == self.seen {
             if self.told.borrow().is_none() {
                 self.store.confirm();
             }
             return;
         }
-        // As it was before it was read: a change during the reading is seen next time.
+        let (seen, resources) = standing(&self.path, parse(&self.path, &self.key)).await;
+        // Whoever writes is not done: it is looked at again, with the next event or without.
+        let Some(seen) = seen else { return };
         self.seen = seen;
-        let problem = match load(&self.store, &self.path, &self.key).await {
-            Ok(()) => None,
-            Err(error) => Some(error.to_string()),
+        let applied = match resources {
+            Ok(resources) => apply(&self.store, &self.path, resources).await,
+            Err(error) => Err(error),
         };
+        let problem = applied.err().map(|error| error.to_string());
         if let Some(error) = &problem {
             tracing::error!(error, "the changed configuration file is refused: what was in force stays");
         } else if self.told.borrow().is_some() {
@@ -168,5 +189,23 @@ impl Stamp {
         let file = std::fs::metadata(path).ok()?;
         let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
         Some(Self { inode: file.ino(), bytes: file.size(), modified, changed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_written_while_it_was_read_is_no_state_of_the_files() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("proxy.yaml");
+        std::fs::write(&path, "one").expect("written");
+        let undisturbed = standing(&path, async { std::fs::read_to_string(&path).expect("there") }).await;
+        assert_eq!(undisturbed, (Some(Seen::of(&path)), "one".to_string()));
+        for written in [path.clone(), secrets_path(&path)] {
+            let disturbed = standing(&path, async { std::fs::write(&written, "longer").expect("written") }).await;
+            assert_eq!(disturbed.0, None, "{}", written.display());
+        }
     }
 }

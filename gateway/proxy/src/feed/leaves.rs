@@ -62,14 +62,12 @@ pub(super) async fn keep(store: Arc<Store>, signer: Arc<dyn Signer>) {
 async fn drop_unneeded(store: &Arc<Store>, needed: &[Key]) {
     let remove: Vec<Key> = store.own_keys().into_iter().filter(|key| !needed.contains(key)).collect();
     // Before the first configuration nothing is known to be needless.
-    if !remove.is_empty() && store.is_configured() {
-        apply(store, Change::Own { put: Vec::new(), remove }).await;
-    }
-}
-
-async fn apply(store: &Arc<Store>, change: Change) {
-    if let Err(error) = store.apply(change).await {
-        tracing::error!(%error, "certificates could not be put in force");
+    if !remove.is_empty()
+        && store.is_configured()
+        && let Err(error) = store.apply(Change::Own { put: Vec::new(), remove }).await
+    {
+        // They are seen again with the next change.
+        tracing::error!(%error, "certificates that are needed no longer could not be dropped");
     }
 }
 
@@ -101,10 +99,8 @@ impl Plan {
     }
 
     async fn renew(&mut self, store: &Arc<Store>, signer: &dyn Signer, identity: &SpiffeId, version_key: &VersionKey) {
-        match obtain(signer, identity).await {
-            Ok((spec, life)) => {
-                let leaf = Resource::secret(keys::identity(identity), &spec, version_key);
-                apply(store, Change::Own { put: vec![leaf], remove: Vec::new() }).await;
+        match install(store, signer, identity, version_key).await {
+            Ok(life) => {
                 tracing::info!(%identity, "a certificate was obtained");
                 *self = Self { at: life.renew_at(rand::random()).max(SystemTime::now() + LEAST), retry: None };
             }
@@ -115,6 +111,14 @@ impl Plan {
             }
         }
     }
+}
+
+/// Obtains one and puts it in force: a certificate that is not in force is none.
+async fn install(store: &Arc<Store>, signer: &dyn Signer, identity: &SpiffeId, version_key: &VersionKey) -> Result<Life, String> {
+    let (spec, life) = obtain(signer, identity).await?;
+    let leaf = Resource::secret(keys::identity(identity), &spec, version_key);
+    store.apply(Change::Own { put: vec![leaf], remove: Vec::new() }).await.map_err(|error| error.to_string())?;
+    Ok(life)
 }
 
 async fn obtain(signer: &dyn Signer, identity: &SpiffeId) -> Result<(selvage_config::CertificateSpec, Life), String> {

@@ -104,7 +104,8 @@ impl Store {
         self.changes.subscribe()
     }
 
-    /// Whether the proxy can serve all it is for: a configuration, and the certificate of each identity it speaks for.
+    /// Whether the proxy can serve all it is for: a configuration, the platform's settings in it, and the certificate of each identity it
+    /// speaks for.
     pub fn readiness(&self) -> watch::Receiver<Readiness> {
         self.readiness.subscribe()
     }
@@ -112,6 +113,11 @@ impl Store {
     /// What it has: for `/config`, which redacts it.
     pub fn resources(&self) -> Vec<Arc<Resource>> {
         self.layers.load().merged().into_values().collect()
+    }
+
+    /// What is in force, for a restart without anybody to ask: not what was told last, where that cannot be used.
+    pub(super) fn used(&self) -> Vec<Arc<Resource>> {
+        self.snapshot.load().used().cloned().collect()
     }
 
     /// What of it cannot be used.
@@ -204,7 +210,8 @@ impl Store {
 
     fn missing(&self) -> Readiness {
         let snapshot = self.snapshot.load();
+        let settings = snapshot.lacks_settings().then(|| "platform settings".to_string());
         let lacking = self.identities().into_iter().filter(|identity| !snapshot.identities.contains_key(identity));
-        Readiness { missing: lacking.map(|identity| format!("certificate of {identity}")).collect() }
+        Readiness { missing: settings.into_iter().chain(lacking.map(|identity| format!("certificate of {identity}"))).collect() }
     }
 }

@@ -5,7 +5,7 @@ use super::store::{Change, Store};
 use async_trait::async_trait;
 use selvage_config::keys;
 use selvage_config::last_good::LastGood;
-use selvage_config::wire::client::{Client, Options, Sink, Transaction};
+use selvage_config::wire::client::{Client, NotApplied, Options, Sink, Transaction};
 use selvage_config::wire::{Rejected, Standing};
 use selvage_policy::Key;
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const SAVE: Duration = Duration::from_secs(1);
 /// How often a standing connection is taken as the word that what we have is current: the controller sends changes at once.
 const CONFIRM: Duration = Duration::from_secs(2);
+/// After it, what found no room among the messages to the controller is said again.
+const UNTOLD: Duration = Duration::from_secs(1);
 
 /// Answers `selvage explain` for this proxy.
 pub type Explain = Arc<dyn Fn(serde_json::Value) -> serde_json::Value + Send + Sync>;
@@ -81,7 +83,7 @@ async fn save(store: Arc<Store>, last_good: LastGood) {
         if changes.changed().await.is_err() {
             return;
         }
-        let (resources, last_good) = (store.resources(), last_good.clone());
+        let (resources, last_good) = (store.used(), last_good.clone());
         let saved = tokio::task::spawn_blocking(move || last_good.save(resources.iter().map(AsRef::as_ref), SystemTime::now()));
         if let Ok(Err(error)) = saved.await {
             tracing::warn!(%error, "the last good configuration was not saved");
@@ -109,13 +111,18 @@ async fn report(store: Arc<Store>, client: Client) {
         let now = connection.borrow_and_update().clone();
         changes.mark_unchanged();
         let present = (now.since, standing(&store));
+        let mut untold = false;
         if now.connected && told.as_ref() != Some(&present) {
-            client.report(serde_json::to_value(&present.1).unwrap_or_default());
-            told = Some(present);
+            if client.report(serde_json::to_value(&present.1).unwrap_or_default()).is_ok() {
+                told = Some(present);
+            } else {
+                untold = true;
+            }
         }
         let changed = tokio::select! {
             changed = connection.changed() => changed,
             changed = changes.changed() => changed,
+            () = tokio::time::sleep(UNTOLD), if untold => Ok(()),
         };
         if changed.is_err() {
             return;
@@ -143,22 +150,14 @@ impl Sink for Applied {
         self.store.have()
     }
 
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected> {
-        // Should we fail, everything of it is.
-        let sent: Vec<(Key, String)> =
-            transaction.upserts.iter().map(|resource| (resource.key.clone(), resource.version.clone())).collect();
-        match self.store.apply(Change::Told(transaction)).await {
-            Ok(rejected) => {
-                self.store.confirm();
-                let rejected = rejected.iter().cloned();
-                rejected.map(|one| Rejected { key: one.key, version: one.version, reason: one.reason }).collect()
-            }
-            Err(error) => {
-                tracing::error!(%error, "a transaction could not be applied: what was in force stays");
-                let reason = error.to_string();
-                sent.into_iter().map(|(key, version)| Rejected { key, version, reason: reason.clone() }).collect()
-            }
-        }
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied> {
+        let applied = self.store.apply(Change::Told(transaction)).await;
+        let rejected = applied.map_err(|error| {
+            tracing::error!(%error, "a transaction could not be applied: what was in force stays");
+            NotApplied(error.to_string())
+        })?;
+        self.store.confirm();
+        Ok(rejected.iter().cloned().map(|one| Rejected { key: one.key, version: one.version, reason: one.reason }).collect())
     }
 
     async fn explain(&mut self, request: serde_json::Value) -> serde_json::Value {

@@ -115,12 +115,6 @@ impl Life {
         self.half() - spread / 2 + spread.mul_f64(share)
     }
 
-    /// What is left of it, as a share between 0 and 1.
-    pub fn left(&self, now: SystemTime) -> f64 {
-        let left = self.not_after.duration_since(now).unwrap_or_default();
-        (left.as_secs_f64() / self.length().as_secs_f64()).clamp(0.0, 1.0)
-    }
-
     fn length(&self) -> Duration {
         self.not_after.duration_since(self.not_before).unwrap_or(Duration::from_secs(1))
     }

@@ -2,18 +2,21 @@
 
 use super::preamble;
 use crate::connection::Connection;
+use crate::net::keepalive;
+use crate::net::raw::Abrupt;
 use crate::net::worker::Shared;
 use crate::permit::TargetFacts;
 use crate::snapshot::decide::{self, Next};
 use crate::snapshot::{Backend, Listener, Rule, Snapshot};
-use crate::state::balance::EndpointState;
+use crate::state::balance::{EndpointState, InFlight};
 use crate::state::clock;
 use crate::tls::MeshTransport;
 use crate::tls::upstream::mark;
 use selvage_config::Endpoint;
 use selvage_policy::exchange::{Destination, Source};
-use selvage_policy::list::Purpose;
+use selvage_policy::list::{Decision, Purpose};
 use selvage_policy::{Denial, Exchange, Key, Reason, SpiffeId};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +41,10 @@ pub struct Dialled {
     pub stream: Stream,
     /// Present where the guards of the target were run here.
     pub target: Option<TargetFacts>,
+    /// What the endpoint is loaded with while this lives; absent where there is no choice of endpoints.
+    pub load: Option<InFlight>,
+    /// What policies in audit mode would have refused.
+    pub audited: Vec<Denial>,
 }
 
 /// Plain, or inside a mesh hop whose preamble has been sent.
@@ -48,6 +55,15 @@ pub enum Stream {
     Mesh(Box<TlsStream<TcpStream>>),
 }
 
+impl Abrupt for Stream {
+    fn reset_on_drop(&self) {
+        match self {
+            Self::Plain(tcp) => tcp.reset_on_drop(),
+            Self::Mesh(tls) => tls.reset_on_drop(),
+        }
+    }
+}
+
 impl Dialled {
     /// Resolves when the other side has said something, or has ended. Takes nothing.
     pub async fn spoken(&self) {
@@ -56,7 +72,7 @@ impl Dialled {
             Stream::Mesh(tls) => tls.get_ref().0,
         };
         // A failure is an end too: whoever reads finds out.
-        let _ = tcp.readable().await;
+        let _ = tcp.peek(&mut [0]).await;
     }
 }
 
@@ -71,18 +87,18 @@ pub async fn dial(shared: &Shared, snapshot: &Snapshot, listener: &Listener, con
     let (address, limit) = match decided.next? {
         Next::Forward => {
             let matched = decided.matched.ok_or_else(no_route)?;
-            return way(None).follow(&matched.rule, decided.guards.counted).await;
+            return way(None).follow(&matched.rule, decided.guards).await;
         }
         Next::Pinned(address) => {
             let matched = decided.matched.ok_or_else(no_route)?;
-            return way(Some(address)).follow(&matched.rule, decided.guards.counted).await;
+            return way(Some(address)).follow(&matched.rule, decided.guards).await;
         }
         Next::Redirect(_) => return Err(no_route()),
         Next::Local(address) => (address, listener.settings.resolve(&exchange).connect_timeout.unwrap_or(CONNECT)),
         Next::PassThrough(address) => (address, CONNECT),
     };
     let stream = Stream::Plain(connect(address, limit).await.map_err(unreachable)?);
-    Ok(Dialled { route: None, endpoint: address, stream, target: None })
+    Ok(Dialled { route: None, endpoint: address, stream, target: None, load: None, audited: decided.guards.audited })
 }
 
 /// From a rule to a connection.
@@ -96,7 +112,8 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    async fn follow(&self, rule: &Rule, mut counted: Vec<Arc<Key>>) -> Result<Dialled, Denial> {
+    /// `asked`: what the guards on the way have said.
+    async fn follow(&self, rule: &Rule, mut asked: Decision) -> Result<Dialled, Denial> {
         let chosen = rule.backend(rand::random())?;
         let Some(backend) = &chosen.backend else {
             return Err(Denial::of(Reason::InvalidBackend, "the backend of this route does not exist"));
@@ -105,15 +122,13 @@ impl Way<'_> {
         let limit = settings.connect_timeout.unwrap_or(CONNECT);
         // Retries that a policy turned off are off; more than one more try helps nobody who waits for a connection.
         let tries = if settings.attempts == Some(0) { 1 } else { TRIES };
-        let mut guarded = false;
         let mut tried = Vec::new();
         let mut last = Denial::of(Reason::NoEndpoint, "no endpoint of the backend is ready");
         for _ in 0..tries {
             let Some(state) = self.pick(backend, &tried) else { break };
             let endpoint = &state.endpoint;
-            if endpoint.identity.is_none() && !guarded {
-                self.guard(backend, endpoint.address, &mut counted)?;
-                guarded = true;
+            if endpoint.identity.is_none() {
+                self.guard(backend, endpoint.address, &mut asked)?;
             }
             let mut flight = state.begin();
             let from = self.listener.spec.identity.as_ref();
@@ -121,12 +136,19 @@ impl Way<'_> {
                 Ok(stream) => {
                     flight.answered(Ok(()));
                     let target = endpoint.identity.is_none().then(|| TargetFacts {
-                        backends: decide::guarding(self.snapshot, backend, self.pin).into_iter().cloned().collect(),
+                        backends: decide::guarding(self.snapshot, backend, endpoint.address).into_iter().cloned().collect(),
                         endpoint: endpoint.address,
                         way: None,
                         trace: None,
                     });
-                    return Ok(Dialled { route: Some(rule.route.clone()), endpoint: endpoint.address, stream, target });
+                    return Ok(Dialled {
+                        route: Some(rule.route.clone()),
+                        endpoint: endpoint.address,
+                        stream,
+                        target,
+                        load: Some(flight),
+                        audited: asked.audited,
+                    });
                 }
                 Err(denial) => {
                     flight.answered(Err(()));
@@ -147,11 +169,10 @@ impl Way<'_> {
         picked.filter(|state| !tried.contains(&state.endpoint.address))
     }
 
-    fn guard(&self, backend: &Arc<Backend>, endpoint: SocketAddr, counted: &mut Vec<Arc<Key>>) -> Result<(), Denial> {
-        for backend in decide::guarding(self.snapshot, backend, self.pin) {
-            let mut decision = decide::destination(self.listener, backend, endpoint, self.exchange, Purpose::Live, counted);
-            counted.append(&mut decision.counted);
-            decision.denial.map_or(Ok(()), Err)?;
+    fn guard(&self, backend: &Arc<Backend>, endpoint: SocketAddr, asked: &mut Decision) -> Result<(), Denial> {
+        for backend in decide::guarding(self.snapshot, backend, endpoint) {
+            let decision = decide::destination(self.listener, backend, endpoint, self.exchange, Purpose::Live, &asked.counted);
+            asked.join(decision).map_or(Ok(()), Err)?;
         }
         Ok(())
     }
@@ -179,7 +200,7 @@ async fn reach(
     let (config, name) = hop.tcp();
     let reached = timeout(limit, async {
         let tcp = hop_socket(endpoint.address)?.connect(endpoint.address).await?;
-        tcp.set_nodelay(true)?;
+        settle(&tcp)?;
         let mut tls = TlsConnector::from(config).connect(name, tcp).await?;
         preamble::write(&mut tls, endpoint.address.port()).await?;
         io::Result::Ok(tls)
@@ -200,8 +221,13 @@ fn hop_socket(address: SocketAddr) -> io::Result<TcpSocket> {
 
 async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let tcp = timeout(limit, TcpStream::connect(address)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    tcp.set_nodelay(true)?;
+    settle(&tcp)?;
     Ok(tcp)
+}
+
+fn settle(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    SockRef::from(tcp).set_tcp_keepalive(&keepalive::probes())
 }
 
 fn unreachable(error: io::Error) -> Denial {

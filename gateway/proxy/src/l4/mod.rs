@@ -10,10 +10,12 @@ pub mod dial;
 pub mod preamble;
 
 use crate::connection::Connection;
+use crate::net::raw::Breaking;
 use crate::net::worker::Shared;
 use crate::observe::labels::{Accepted, Carries, Direction};
 use crate::permit::{Facts, Permit};
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::Snapshot;
+use crate::snapshot::decide::{self, Arrival};
 use dial::Dialled;
 use selvage_policy::{Denial, Key, Source, SpiffeId};
 use std::net::SocketAddr;
@@ -48,6 +50,8 @@ pub struct Closed {
     pub duration: Duration,
     /// Why it was refused, or ended by another configuration, if it was.
     pub denial: Option<Denial>,
+    /// What policies in audit mode would have refused of one that was let in.
+    pub audited: Vec<Denial>,
 }
 
 /// Told of what ended below the driver: for the access log. Called on the worker; it must not block.
@@ -63,26 +67,20 @@ pub trait Observer: Send + Sync + 'static {
     }
 }
 
-/// Watches nothing.
-#[derive(Debug, Default)]
-pub struct Unobserved;
-
-impl Observer for Unobserved {}
-
 /// How serving an opaque connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// It reached somebody, and both sides have ended or one has failed.
-    Connected,
-    /// It was refused, or nobody could be reached: not a byte went anywhere.
-    Refused,
+    /// In order, by both sides.
+    Ended,
+    /// It was refused or cut off, or one side failed: what has come may not be all.
+    Broken,
 }
 
-/// Serves an opaque connection. Always ends in one [`Closed`], also when cancelled. `dialled`: how reaching somebody went, where it was tried already.
+/// Serves an opaque connection. Always ends in one [`Closed`], also when cancelled. `dialled`: how reaching somebody went, where it was tried already
+/// under this Snapshot.
 pub async fn serve<S>(
     shared: &Shared,
     snapshot: &Snapshot,
-    listener: &Arc<Listener>,
     connection: &Arc<Connection>,
     dialled: Option<Result<Dialled, Denial>>,
     io: S,
@@ -95,7 +93,7 @@ where
         bytes: copy::Bytes::default(),
         began: Instant::now(),
         closed: Closed {
-            listener: listener.key.clone(),
+            listener: connection.listener.clone(),
             peer: connection.peer,
             principal: connection.principal().cloned(),
             destination: connection.destination,
@@ -105,39 +103,54 @@ where
             received: 0,
             duration: Duration::ZERO,
             denial: None,
+            audited: Vec::new(),
         },
     };
-    let dialled = match dialled {
-        Some(dialled) => dialled,
-        None => dial::dial(shared, snapshot, listener, connection).await,
+    // The one that holds now: where the configuration has changed since it was accepted, there may be none.
+    let reached = match decide::listener(snapshot, Arrival::from(&**connection), None) {
+        Ok(listener) => match dialled {
+            Some(dialled) => dialled,
+            None => dial::dial(shared, snapshot, &listener, connection).await,
+        }
+        .map(|dialled| (listener, dialled)),
+        Err(denial) => Err(denial),
     };
-    match dialled {
-        Ok(dialled) => {
+    match reached {
+        Ok((listener, dialled)) => {
             let source = Source { address: connection.peer.ip(), principal: connection.principal().cloned() };
             let facts = Facts { source, http: None, target: dialled.target };
-            let permit = Permit::issue(connection, listener.clone(), facts, snapshot.generation, &shared.snapshot);
+            let permit = Permit::issue(connection, listener, facts, snapshot.generation, &shared.snapshot);
             shared.metrics.connections.accepted(Accepted::Served);
             let _open = shared.metrics.connections.open(Carries::Tcp);
             record.closed.route = dialled.route;
             record.closed.endpoint = Some(dialled.endpoint);
-            // How a side failed is its own affair: the bytes say how far it went.
+            record.closed.audited = dialled.audited;
+            let mut upstream = Breaking::new(dialled.stream);
             let copied = async {
-                let _ = match dialled.stream {
+                match &mut upstream.io {
                     dial::Stream::Plain(upstream) => copy::both(io, upstream, &record.bytes, IDLE).await,
-                    dial::Stream::Mesh(upstream) => copy::both(io, *upstream, &record.bytes, IDLE).await,
-                };
+                    dial::Stream::Mesh(upstream) => copy::both(io, &mut **upstream, &record.bytes, IDLE).await,
+                }
             };
-            tokio::select! {
+            let copied = tokio::select! {
                 biased;
-                () = permit.withdrawal().withdrawn() => record.closed.denial = permit.withdrawal().denial().cloned(),
-                () = copied => {}
+                () = permit.withdrawal().withdrawn() => {
+                    record.closed.denial = permit.withdrawal().denial().cloned();
+                    return Served::Broken;
+                }
+                copied = copied => copied,
+            };
+            // How a side failed is its own affair: the bytes say how far it went, and the other side is told that it is not all.
+            if copied.is_err() {
+                return Served::Broken;
             }
-            Served::Connected
+            upstream.ended();
+            Served::Ended
         }
         Err(denial) => {
             shared.metrics.connections.accepted(Accepted::Refused);
             record.closed.denial = Some(denial);
-            Served::Refused
+            Served::Broken
         }
     }
 }
@@ -161,6 +174,7 @@ impl Drop for Record<'_> {
         if let Some(denial) = &self.closed.denial {
             metrics.requests.denied(denial);
         }
+        metrics.requests.audited(&self.closed.audited);
         self.shared.observer.closed(&self.closed);
     }
 }

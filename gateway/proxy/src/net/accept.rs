@@ -10,27 +10,27 @@ use super::closing::Closing;
 use super::conn::{Conn, IDLE};
 use super::detect::{self, DETECT, Hello, HelloError, Spoken};
 use super::http::{http1, http2};
-use super::raw::{Abrupt, Raw};
+use super::raw::{Abrupt, Breaking, Raw};
 use super::worker::Worker;
 use crate::connection::{Connection, TlsSession};
 use crate::l4::dial::Dialled;
 use crate::l4::{self, Served};
 use crate::observe::labels::{Accepted, Carries};
 use crate::permit::Permits;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{Listener, Snapshot, decide};
 use crate::tls::{ALPN_H2, ALPN_TCP, peer, peer_identity};
 use pingora_proxy::ProxyHttp;
 use rustls::ServerConfig;
 use selvage_config::resource::backend::AppProtocol;
 use selvage_config::resource::listener::{Bind, Forward, Protocol};
-use selvage_policy::Denial;
+use selvage_policy::{Denial, Reason};
 use socket2::SockRef;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -38,6 +38,8 @@ use tokio_rustls::server::TlsStream;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A client that has something to say says it sooner.
 const SILENCE: Duration = Duration::from_millis(100);
+/// Where TCP is declared only a mesh hop is told from the rest, by its ClientHello.
+const HELLO: Duration = Duration::from_millis(300);
 /// TLS record with the fatal alert `unrecognized_name` (RFC 8446 section 6): no listener has this name.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
@@ -63,6 +65,9 @@ struct Here<'a, D> {
     destination: SocketAddr,
     closing: Closing,
 }
+
+/// What is spoken, and how reaching somebody went, where that was tried.
+type Found = (Spoken, Option<Result<Dialled, Denial>>);
 
 /// Serves a connection until it ends or is told to.
 pub async fn serve<D>(worker: Arc<Worker<D>>, arrival: Arrival)
@@ -91,7 +96,7 @@ where
     let Some(first) = first(&snapshot, bind, destination) else { return };
     let here = Here { worker, snapshot: snapshot.clone(), peer, bind, destination, closing };
     let raw = Raw::new(tcp);
-    match here.protocol(first) {
+    match decide::protocol(&here.snapshot, first, destination) {
         Protocol::Tcp if first.spec.mesh.is_none() => here.opaque(first, None, raw).await,
         Protocol::Https | Protocol::Tls | Protocol::Passthrough => here.tls(first, raw).await,
         Protocol::Http | Protocol::Tcp | Protocol::Detect => here.detect(first, raw).await,
@@ -103,62 +108,42 @@ where
     D: ProxyHttp + Send + Sync + 'static,
     D::CTX: Send + Sync,
 {
-    /// What the Service that is called is declared to speak, where the destination tells which one that is.
-    fn declared(&self, listener: &Listener) -> Option<AppProtocol> {
-        if listener.spec.forward != Forward::Destination {
-            return None;
-        }
-        let found = self.snapshot.service(self.destination).or_else(|| self.snapshot.behind(self.destination).first().copied());
-        found.map(|found| found.backend.spec.protocol)
-    }
-
-    /// What is spoken here. Towards a Service that is declared opaque nothing needs to be found out, and a server that speaks first is heard.
-    fn protocol(&self, listener: &Listener) -> Protocol {
-        match listener.spec.protocol {
-            Protocol::Detect if self.declared(listener) == Some(AppProtocol::Tcp) => Protocol::Tcp,
-            declared => declared,
-        }
-    }
-
-    /// How long a client may be silent. One of a Service that speaks HTTP is an idle one, not one that waits for its server.
+    /// How long it is waited for a client's first byte before somebody is reached for it, who may be the one that speaks first. A silent client of a
+    /// Service that speaks HTTP is an idle one.
     fn patience(&self, listener: &Listener) -> Duration {
-        match self.declared(listener) {
+        match decide::declared(&self.snapshot, listener, self.destination) {
             Some(AppProtocol::Http | AppProtocol::H2c) => IDLE,
+            _ if self.is_nobody_known(listener) => SILENCE,
+            _ if listener.spec.protocol == Protocol::Tcp => HELLO,
             _ => DETECT,
         }
     }
 
     async fn detect(self, listener: &Arc<Listener>, mut raw: Raw) {
         let is_http = listener.spec.protocol == Protocol::Http;
-        if self.is_nobody_known(listener) {
-            let connection = self.connection(listener, None);
-            let dialled = tokio::select! {
-                biased;
-                dialled = self.silent(listener, &connection, &mut raw) => dialled,
-                () = self.closing.drained() => return,
-            };
-            if dialled.is_some() {
-                return self.opaque_to(listener, connection, dialled, raw).await;
-            }
-        }
         let spoken = async {
             if is_http {
                 return detect::http(&mut raw, IDLE).await;
             }
-            // A client that ended its side without a byte may still want to read; only opaque TCP can tell what.
-            detect::detect(&mut raw, Instant::now() + self.patience(listener)).await.map(|spoken| spoken.or(Some(Spoken::Opaque)))
+            detect::detect(&mut raw, self.patience(listener)).await.map(Some)
         };
         let spoken = tokio::select! {
             biased;
             spoken = spoken => spoken,
             () = self.closing.drained() => return,
         };
-        let Ok(Some(spoken)) = spoken else { return };
+        let Ok(Some(mut spoken)) = spoken else { return };
+        let mut dialled = None;
+        if spoken == Spoken::Nothing {
+            let connection = self.connection(listener, None);
+            let Some(found) = self.first_word(listener, &connection, &mut raw).await else { return };
+            (spoken, dialled) = found;
+        }
         match spoken {
             Spoken::Tls if listener.spec.mesh.is_some() || !is_http => self.tls(listener, raw).await,
-            _ if listener.spec.protocol == Protocol::Tcp => self.opaque(listener, None, raw).await,
+            _ if listener.spec.protocol == Protocol::Tcp => self.opaque_to(self.connection(listener, None), dialled, raw).await,
             Spoken::Http2 => self.http(true, Conn::plain(raw, self.connection(listener, None))).await,
-            Spoken::Opaque => self.opaque(listener, None, raw).await,
+            Spoken::Opaque | Spoken::Nothing => self.opaque_to(self.connection(listener, None), dialled, raw).await,
             // TLS where none is spoken: the reader of heads answers it as what it is there, no HTTP.
             Spoken::Http1 | Spoken::Tls => self.http(false, Conn::plain(raw, self.connection(listener, None))).await,
         }
@@ -172,24 +157,31 @@ where
             && self.snapshot.behind(self.destination).is_empty()
     }
 
-    /// A client that says nothing may wait for its server to speak, or to be refused: so somebody is reached before it is clear what is spoken.
-    /// `None`: it is the client that speaks first.
-    async fn silent(&self, listener: &Arc<Listener>, connection: &Connection, raw: &mut Raw) -> Option<Result<Dialled, Denial>> {
-        if timeout(SILENCE, raw.look()).await.is_ok() {
-            return None;
-        }
-        let end = Instant::now() + DETECT;
+    /// What is spoken where the client has said nothing: somebody is reached meanwhile, and whoever speaks first shows it. A server that does, or that
+    /// cannot be reached, makes it opaque; what a client says late is looked at as if it had come at once. `None`: the end.
+    async fn first_word<S>(&self, listener: &Arc<Listener>, connection: &Connection, raw: &mut Raw<S>) -> Option<Found>
+    where
+        S: AsyncRead + Unpin,
+    {
         let dialled = tokio::select! {
-            _ = raw.look() => return None,
-            dialled = l4::dial::dial(&self.worker.shared, &self.snapshot, listener, connection) => dialled,
-        };
-        let Ok(reached) = &dialled else { return Some(dialled) };
-        tokio::select! {
             biased;
-            () = reached.spoken() => Some(dialled),
             _ = raw.look() => None,
-            () = sleep_until(end) => Some(dialled),
+            dialled = l4::dial::dial(&self.worker.shared, &self.snapshot, listener, connection) => Some(dialled),
+            () = self.closing.drained() => return None,
+        };
+        match &dialled {
+            Some(Err(_)) => return Some((Spoken::Opaque, dialled)),
+            Some(Ok(reached)) => tokio::select! {
+                biased;
+                () = reached.spoken() => return Some((Spoken::Opaque, dialled)),
+                _ = raw.look() => {}
+                () = self.closing.drained() => return None,
+                () = sleep(l4::IDLE) => return None,
+            },
+            None => {}
         }
+        let spoken = detect::detect(raw, Duration::ZERO).await.ok()?;
+        Some((spoken, dialled))
     }
 
     async fn tls(self, listener: &Arc<Listener>, mut raw: Raw) {
@@ -216,7 +208,7 @@ where
         let takes = listener.spec.hostname.as_ref().is_none_or(|pattern| name.is_none_or(|name| pattern.matches(name)));
         match listener.spec.protocol {
             Protocol::Passthrough if takes => {
-                let about = TlsSession { server_name: name.map(Into::into), peer: None };
+                let about = TlsSession { server_name: name.map(Into::into), peer: None, trusted: None };
                 self.opaque(listener, Some(about), raw).await
             }
             Protocol::Passthrough => {
@@ -228,7 +220,7 @@ where
                     return;
                 };
                 let Some(tls) = handshake(config, raw).await else { return };
-                let about = TlsSession { server_name: name.map(Into::into), peer: None };
+                let about = TlsSession { server_name: name.map(Into::into), peer: None, trusted: None };
                 if listener.spec.protocol == Protocol::Tls {
                     return self.opaque(listener, Some(about), tls).await;
                 }
@@ -242,17 +234,32 @@ where
         }
     }
 
-    /// The mesh hop. Whatever goes wrong, the connection is closed: there is no way back to plain.
-    async fn mesh(mut self, listener: &Arc<Listener>, raw: Raw, hello: Hello) {
+    /// The mesh hop. Whatever goes wrong, the connection is closed: there is no way back to plain. It lives no longer than the certificate that
+    /// let it in.
+    async fn mesh(self, listener: &Arc<Listener>, raw: Raw, hello: Hello) {
         let Some(config) = &listener.mesh else { return };
-        let Some(mut tls) = handshake(config, raw).await else { return };
+        let Some(tls) = handshake(config, raw).await else { return };
         let session = tls.get_ref().1;
         let Some(leaf) = session.peer_certificates().and_then(<[_]>::first) else { return };
-        let (Some(peer), true) = (peer_identity(leaf), peer::is_alive(leaf, SystemTime::now())) else { return };
-        let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
-        let about = TlsSession { server_name: hello.server_name.map(Into::into), peer: Some(peer) };
-        let is_tcp = alpn.as_deref() == Some(ALPN_TCP);
-        if !is_tcp {
+        let (Some(peer), Some(left)) = (peer_identity(leaf), peer::left(leaf, SystemTime::now())) else { return };
+        let trusted = Some(self.snapshot.mesh.clone());
+        let about = TlsSession { server_name: hello.server_name.map(Into::into), peer: Some(peer), trusted };
+        let (closing, linger) = (self.closing.clone(), self.worker.shared.linger);
+        let outlived = async {
+            sleep(left).await;
+            closing.drain();
+            sleep(linger).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.hop(listener, about, tls) => {}
+            () = outlived => {}
+        }
+    }
+
+    async fn hop(mut self, listener: &Arc<Listener>, about: TlsSession, mut tls: TlsStream<Raw>) {
+        let alpn = tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        if alpn.as_deref() != Some(ALPN_TCP) {
             if listener.spec.protocol == Protocol::Tcp {
                 return;
             }
@@ -261,19 +268,46 @@ where
         }
         let Ok(Ok(port)) = timeout(HANDSHAKE, l4::preamble::read(&mut tls)).await else { return };
         let snapshot = self.snapshot.clone();
-        match l4::preamble::listener(&snapshot, listener, self.destination.port(), port) {
-            Some(meant) if is_opaque(meant) => {
-                if meant.key != listener.key {
-                    // As if it had come in there: guards and destination are those of the port that is meant.
-                    self.bind = meant.spec.bind;
-                    self.destination = match meant.spec.bind {
-                        Bind::Bound(address) => address,
-                        Bind::Captured(_) => SocketAddr::new(self.destination.ip(), port),
-                    };
-                }
-                self.opaque(meant, Some(about), tls).await;
+        let Some(meant) = l4::preamble::listener(&snapshot, listener, self.destination.port(), port).filter(|meant| is_opaque(meant))
+        else {
+            return;
+        };
+        if meant.key != listener.key {
+            // As if it had come in there: guards and destination are those of the port that is meant.
+            self.bind = meant.spec.bind;
+            self.destination = match meant.spec.bind {
+                Bind::Bound(address) => address,
+                Bind::Captured(_) => SocketAddr::new(self.destination.ip(), port),
+            };
+        }
+        self.opaque_hop(meant, about, tls).await;
+    }
+
+    /// Opaque bytes of the mesh. The caller says that they are, but only the listener's own word counts: what is HTTP after all would pass the guards
+    /// without a word about it, and bring fields that only we may set.
+    async fn opaque_hop(&self, listener: &Arc<Listener>, about: TlsSession, tls: TlsStream<Raw>) {
+        let connection = self.connection(listener, Some(about));
+        let mut raw = Raw::new(tls);
+        if listener.spec.protocol == Protocol::Tcp {
+            return self.opaque_to(connection, None, raw).await;
+        }
+        let spoken = tokio::select! {
+            biased;
+            spoken = detect::detect(&mut raw, SILENCE) => spoken,
+            () = self.closing.drained() => return,
+        };
+        let found = match spoken {
+            Ok(Spoken::Nothing) => self.first_word(listener, &connection, &mut raw).await,
+            Ok(spoken) => Some((spoken, None)),
+            Err(_) => None,
+        };
+        match found {
+            Some((Spoken::Opaque | Spoken::Tls | Spoken::Nothing, dialled)) => self.opaque_to(connection, dialled, raw).await,
+            Some((Spoken::Http1 | Spoken::Http2, _)) => {
+                self.worker.shared.refused(&connection, &Denial::of(Reason::BadRequest, "HTTP came as opaque bytes"));
+                raw.reset_on_drop();
             }
-            _ => {}
+            None => {}
         }
     }
 
@@ -282,6 +316,9 @@ where
         let Some(connection) = conn.connection().cloned() else { return };
         let shared = &self.worker.shared;
         let _registered = shared.register(&connection);
+        if shared.has_missed(&connection) {
+            return;
+        }
         shared.metrics.connections.accepted(Accepted::Served);
         let _open = shared.metrics.connections.open(if is_h2 { Carries::Http2 } else { Carries::Http1 });
         if is_h2 { http2(self.worker, conn).await } else { http1(self.worker, conn).await }
@@ -289,19 +326,27 @@ where
 
     async fn opaque<S>(&self, listener: &Arc<Listener>, tls: Option<TlsSession>, io: S)
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Abrupt + Unpin + Send,
+        S: AsyncRead + AsyncWrite + Abrupt + Unpin + Send,
     {
-        self.opaque_to(listener, self.connection(listener, tls), None, io).await;
+        self.opaque_to(self.connection(listener, tls), None, io).await;
     }
 
-    async fn opaque_to<S>(&self, listener: &Arc<Listener>, connection: Arc<Connection>, dialled: Option<Result<Dialled, Denial>>, mut io: S)
+    async fn opaque_to<S>(&self, connection: Arc<Connection>, dialled: Option<Result<Dialled, Denial>>, io: S)
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Abrupt + Unpin + Send,
+        S: AsyncRead + AsyncWrite + Abrupt + Unpin + Send,
     {
-        let _registered = self.worker.shared.register(&connection);
-        if l4::serve(&self.worker.shared, &self.snapshot, listener, &connection, dialled, &mut io).await == Served::Refused {
-            // It was accepted before anybody knew. An end in order would look like an answer without a byte.
-            io.reset_on_drop();
+        let shared = &self.worker.shared;
+        // An end in order is one that both sides have made. What was refused, or is cut off, must not look like a whole answer.
+        let mut io = Breaking::new(io);
+        let _registered = shared.register(&connection);
+        // A change from here on finds it on the list; it may have been silent for long, so what holds by now is asked.
+        let snapshot = shared.snapshot.load_full();
+        if !connection.is_trusted(&snapshot.mesh) {
+            return;
+        }
+        let dialled = dialled.filter(|_| snapshot.generation == connection.generation);
+        if l4::serve(shared, &snapshot, &connection, dialled, &mut io.io).await == Served::Ended {
+            io.ended();
         }
     }
 
@@ -314,7 +359,7 @@ where
             tls,
             generation: self.snapshot.generation,
             closing: self.closing.clone(),
-            permits: Permits::default(),
+            permits: Permits::new(self.worker.shared.linger),
         })
     }
 }

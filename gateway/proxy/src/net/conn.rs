@@ -271,6 +271,7 @@ impl Conn {
         let mut next = ReadBuf::new(&mut bytes);
         ready!(Pin::new(self.io.get_mut()).poll_read(cx, &mut next))?;
         if next.filled().is_empty() {
+            crate::driver::client_ended();
             return Poll::Ready(Ok(()));
         }
         self.head.extend_from_slice(next.filled());
@@ -280,6 +281,9 @@ impl Conn {
 
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if crate::driver::is_late() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let Self { io, head, extent, .. } = &mut *self;
         if extent.is_over() {
             return self.poll_after(cx);

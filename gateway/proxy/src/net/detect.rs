@@ -6,9 +6,10 @@ use super::conn::HEAD;
 use super::raw::Raw;
 use std::io;
 use std::time::Duration;
+use tokio::io::AsyncRead;
 use tokio::time::{Instant, timeout_at};
 
-/// Silent and undecided clients of a `Detect` listener are opaque after this: the protocol may be one where the server speaks first.
+/// How long it is waited for the first byte where nobody said what is spoken, and for the bytes that decide.
 pub const DETECT: Duration = Duration::from_secs(3);
 /// A request line that has not ended by here is none.
 pub const MAX_LINE: usize = 16 * 1024;
@@ -26,10 +27,12 @@ pub enum Spoken {
     Tls,
     /// HTTP/2 by prior knowledge.
     Http2,
-    /// HTTP/1.0 or HTTP/1.1.
+    /// HTTP/1, or what some server might read as such: the reader of heads, which is strict, has the last word.
     Http1,
     /// Something else.
     Opaque,
+    /// Nothing so far: the server may be the one that speaks first.
+    Nothing,
 }
 
 /// What a ClientHello asks for.
@@ -37,8 +40,6 @@ pub enum Spoken {
 pub struct Hello {
     /// SNI, lower-case.
     pub server_name: Option<String>,
-    /// ALPN protocols, most wanted first.
-    pub alpn: Vec<Vec<u8>>,
 }
 
 /// Why there is no ClientHello.
@@ -76,22 +77,42 @@ fn tls(bytes: &[u8]) -> Option<Spoken> {
     }
 }
 
-/// `method SP target SP HTTP/1.x` and a line end (RFC 9112 section 3).
+/// Whether a server that reads leniently might take the first line for a request line: a word, a target, and HTTP in the end. Empty lines and
+/// blanks before it, other blanks, methods and versions than there are: all of this some server forgives, and then the fields that follow
+/// would reach it unseen. Opaque is only what cannot be one; a line that has no end yet can.
 fn http1(bytes: &[u8]) -> Option<Spoken> {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n' | b' ' | b'\t')).unwrap_or(bytes.len());
+    let line = &bytes[start..];
+    let open = (bytes.len() >= MAX_LINE).then_some(Spoken::Http1);
+    let Some(method) = line.iter().position(|byte| !is_token(*byte)) else { return open };
+    if method == 0 || !is_blank(&line[method]) {
+        return Some(Spoken::Opaque);
+    }
+    let Some(target) = line[method..].iter().find(|byte| !is_blank(byte)) else { return open };
+    if target.is_ascii_control() {
+        return Some(Spoken::Opaque);
+    }
+    let Some(end) = memchr::memchr(b'\n', line) else { return open };
+    let names_http = line[method..end].windows(5).any(|window| window.eq_ignore_ascii_case(b"HTTP/"));
+    Some(if names_http { Spoken::Http1 } else { Spoken::Opaque })
+}
+
+/// Whether the bytes begin with a request line: `method SP target SP HTTP/1.x` and a line end (RFC 9112 section 3); `None`: more are needed.
+pub fn is_request(bytes: &[u8]) -> Option<bool> {
     let method = bytes.iter().position(|byte| !is_token(*byte));
     match method {
         None if bytes.len() <= MAX_METHOD => return None,
         Some(end) if (1..=MAX_METHOD).contains(&end) && bytes[end] == b' ' => {}
-        _ => return Some(Spoken::Opaque),
+        _ => return Some(false),
     }
-    match bytes.iter().position(|byte| *byte == b'\n') {
+    match memchr::memchr(b'\n', bytes) {
         Some(end) => {
             let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-            let is_http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
-            Some(if is_http { Spoken::Http1 } else { Spoken::Opaque })
+            Some(line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0"))
         }
         None if bytes.len() < MAX_LINE => None,
-        None => Some(Spoken::Opaque),
+        None => Some(false),
     }
 }
 
@@ -110,17 +131,25 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Looks until it is clear what is spoken, or until the deadline, when it is opaque. `None`: the client left without a byte.
-pub async fn detect(raw: &mut Raw, deadline: Instant) -> io::Result<Option<Spoken>> {
+/// Looks until it is clear what is spoken, `patience` for the first byte and [`DETECT`] for those that decide. What is undecided then may still
+/// become HTTP, and is taken for it; what the client ended can not.
+pub async fn detect<S: AsyncRead + Unpin>(raw: &mut Raw<S>, patience: Duration) -> io::Result<Spoken> {
+    let mut deadline = Instant::now() + if raw.seen().is_empty() { patience } else { DETECT };
     loop {
         if let Some(spoken) = classify(raw.seen()) {
-            return Ok(Some(spoken));
+            return Ok(spoken);
         }
+        let is_first = raw.seen().is_empty();
         match timeout_at(deadline, raw.look()).await {
-            Err(_) => return Ok(Some(Spoken::Opaque)),
-            Ok(Ok(0)) => return Ok((!raw.seen().is_empty()).then_some(Spoken::Opaque)),
+            Err(_) if is_first => return Ok(Spoken::Nothing),
+            Err(_) => return Ok(if raw.seen()[0] == 0x16 { Spoken::Opaque } else { Spoken::Http1 }),
+            // A client that ended its side without a byte may still want to read.
+            Ok(Ok(0)) => return Ok(Spoken::Opaque),
             Ok(result) => result?,
         };
+        if is_first {
+            deadline = Instant::now() + DETECT;
+        }
     }
 }
 
@@ -159,8 +188,7 @@ pub async fn hello(raw: &mut Raw) -> Result<Hello, HelloError> {
                 Ok(Some(accepted)) => {
                     let hello = accepted.client_hello();
                     let server_name = hello.server_name().map(str::to_ascii_lowercase);
-                    let alpn = hello.alpn().map(|names| names.map(<[u8]>::to_vec).collect()).unwrap_or_default();
-                    return Ok(Hello { server_name, alpn });
+                    return Ok(Hello { server_name });
                 }
                 Ok(None) if n == 0 => return Err(HelloError::TooLarge),
                 Ok(None) => {}
@@ -196,22 +224,30 @@ mod tests {
             (b"GET /\xc3\xa4 b HTTP/1.1\r\n", Some(Spoken::Http1)),
             (b"GET / HTTP/1.", None),
             (b"GET /\r\n", Some(Spoken::Opaque)),
-            (b"GET / HTTP/2.0\r\n", Some(Spoken::Opaque)),
-            (b"GET / HTTP/1.12\r\n", Some(Spoken::Opaque)),
-            (b" GET / HTTP/1.1\r\n", Some(Spoken::Opaque)),
-            (b"\r\nGET / HTTP/1.1\r\n", Some(Spoken::Opaque)),
+            (b"GET / HTTP/2.0\r\n", Some(Spoken::Http1)),
+            (b"GET / HTTP/1.12\r\n", Some(Spoken::Http1)),
+            (b"get\t/ http/1.1 \r\n", Some(Spoken::Http1)),
+            (b" GET / HTTP/1.1\r\n", Some(Spoken::Http1)),
+            (b"\r\n\n\r\nGET / HTTP/1.1\r\n", Some(Spoken::Http1)),
+            (b"\r\n", None),
+            (b"\r\n\x00\x01", Some(Spoken::Opaque)),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Spoken::Http2)),
             (b"PRI * HTTP/2.0\r\n\r\nSM", None),
             (b"PRI * HTTP/1.1\r\n", Some(Spoken::Http1)),
             (b"EHLO mail\r\n", Some(Spoken::Opaque)),
             (b"PING\r\n", Some(Spoken::Opaque)),
+            (b"SSH-2.0-OpenSSH_9.9\r\n", Some(Spoken::Opaque)),
+            (b"OPTIONS rtsp://camera.test RTSP/1.0\r\n", Some(Spoken::Opaque)),
+            // An LDAP bind of 32 bytes.
+            (b"0 \x02\x01\x01`", Some(Spoken::Opaque)),
             (b"*1\r\n$4\r\nPING\r\n", Some(Spoken::Opaque)),
             (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", Some(Spoken::Opaque)),
             (&client_hello, Some(Spoken::Tls)),
             (&client_hello[..5], None),
             (b"\x16\x02\x00", Some(Spoken::Opaque)),
             (b"\x16\x03\x01\x00\x05\x02", Some(Spoken::Opaque)),
-            (b"ThisIsAVeryLongWordWithoutAnySpaceInIt", Some(Spoken::Opaque)),
+            (b"ThisIsAVeryLongWordWithoutAnySpaceInIt / HTTP/1.1\r\n", Some(Spoken::Http1)),
+            (b"ThisIsAVeryLongWordWithoutAnySpaceInIt", None),
         ];
         for (bytes, expected) in table {
             assert_eq!(classify(bytes), *expected, "{:?}", String::from_utf8_lossy(bytes));
@@ -221,10 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_never_ends_is_opaque_at_last() {
-        let mut endless = b"GET /".to_vec();
-        endless.resize(MAX_LINE, b'a');
-        assert_eq!(classify(&endless[..MAX_LINE - 1]), None);
-        assert_eq!(classify(&endless), Some(Spoken::Opaque));
+    fn a_line_that_never_ends_may_be_a_request_line() {
+        for begin in [&b"GET /"[..], b"GET", b"\r\n"] {
+            let mut endless = begin.to_vec();
+            endless.resize(MAX_LINE, begin[begin.len() - 1]);
+            assert_eq!(classify(&endless[..MAX_LINE - 1]), None);
+            assert_eq!(classify(&endless), Some(Spoken::Http1));
+        }
     }
 }

@@ -29,6 +29,8 @@ const DRAIN_BODY: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// An HTTP/2 connection without streams.
 pub const IDLE_H2: Duration = Duration::from_secs(300);
+/// For a response to begin whose client has ended its side.
+pub const ABANDONED: Duration = Duration::from_secs(60);
 /// After GOAWAY, and for streams to notice that their connection is gone.
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// Streams of one connection at once.
@@ -75,7 +77,7 @@ where
         session.set_write_timeout(Some(worker.shared.transfer));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         let request = worker.shared.begin();
-        let reused = on_leash(worker.proxy.process_new_http(session, worker.ending(closing))).await;
+        let reused = on_leash(worker.shared.abandoned, worker.proxy.process_new_http(session, worker.ending(closing))).await;
         drop(request);
         let Some((stream, persistent)) = reused.map(|reused| reused.consume()) else { return };
         let Ok(same) = stream.into_any().downcast::<Conn>() else { return };
@@ -95,7 +97,7 @@ where
     let mut streams = JoinSet::new();
     let mut refused = 0;
     let mut going_away = false;
-    let idle = sleep_until(Instant::now() + IDLE_H2);
+    let idle = sleep_until(Instant::now() + worker.shared.idle_h2);
     tokio::pin!(idle);
     // Once for the connection: made anew it would be entered into a shared list at every turn.
     let drained = connection.closing.drained();
@@ -118,7 +120,7 @@ where
                 Ok(None) | Err(_) => break,
             },
             Some(_) = streams.join_next(), if !streams.is_empty() => {
-                let left = if going_away { AFTERMATH } else { IDLE_H2 };
+                let left = if going_away { AFTERMATH } else { worker.shared.idle_h2 };
                 idle.as_mut().reset(Instant::now() + left);
             }
             () = &mut idle, if streams.is_empty() => {
@@ -161,7 +163,7 @@ where
         return;
     }
     let _request = worker.shared.begin();
-    on_leash(worker.proxy.process_new_http(session, worker.ending(&connection.closing))).await;
+    on_leash(worker.shared.abandoned, worker.proxy.process_new_http(session, worker.ending(&connection.closing))).await;
 }
 
 /// Bounds of a connection. h2 has no cap on the number of fields before it decodes them; [`is_too_large`] refuses right after, and the

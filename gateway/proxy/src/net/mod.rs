@@ -9,6 +9,7 @@ pub mod closing;
 pub mod conn;
 pub mod detect;
 pub mod http;
+pub mod keepalive;
 pub mod raw;
 pub mod sockets;
 pub mod worker;

@@ -9,17 +9,17 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// A TCP connection whose first bytes can be looked at and read again.
+/// A connection whose first bytes can be looked at and read again.
 #[derive(Debug)]
-pub struct Raw {
-    tcp: TcpStream,
+pub struct Raw<S = TcpStream> {
+    io: S,
     seen: BytesMut,
 }
 
-impl Raw {
+impl<S> Raw<S> {
     /// Nothing has been looked at yet.
-    pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, seen: BytesMut::new() }
+    pub fn new(io: S) -> Self {
+        Self { io, seen: BytesMut::new() }
     }
 
     /// What has been looked at and not yet been read.
@@ -28,13 +28,18 @@ impl Raw {
     }
 
     /// Looks further; 0 is the end. Safe to cancel: nothing is lost.
-    pub async fn look(&mut self) -> io::Result<usize> {
-        self.tcp.read_buf(&mut self.seen).await
+    pub async fn look(&mut self) -> io::Result<usize>
+    where
+        S: AsyncRead + Unpin,
+    {
+        self.io.read_buf(&mut self.seen).await
     }
+}
 
+impl Raw {
     /// The socket itself.
     pub fn tcp(&self) -> &TcpStream {
-        &self.tcp
+        &self.io
     }
 }
 
@@ -44,27 +49,66 @@ pub trait Abrupt {
     fn reset_on_drop(&self);
 }
 
-impl Abrupt for Raw {
+impl Abrupt for TcpStream {
     fn reset_on_drop(&self) {
         // Where it fails the connection ends in order, which is as good as we can do.
-        let _ = self.tcp.set_zero_linger();
+        let _ = self.set_zero_linger();
     }
 }
 
-impl Abrupt for TlsStream<Raw> {
+impl<S: Abrupt> Abrupt for Raw<S> {
+    fn reset_on_drop(&self) {
+        self.io.reset_on_drop();
+    }
+}
+
+impl<S: Abrupt> Abrupt for TlsStream<S> {
     fn reset_on_drop(&self) {
         self.get_ref().0.reset_on_drop();
     }
 }
 
+impl<S: Abrupt> Abrupt for tokio_rustls::client::TlsStream<S> {
+    fn reset_on_drop(&self) {
+        self.get_ref().0.reset_on_drop();
+    }
+}
+
+/// A connection whose peer gets a reset when it is dropped, unless it has ended before.
+pub struct Breaking<S: Abrupt> {
+    /// It.
+    pub io: S,
+    has_ended: bool,
+}
+
+impl<S: Abrupt> Breaking<S> {
+    /// It has not ended yet.
+    pub fn new(io: S) -> Self {
+        Self { io, has_ended: false }
+    }
+
+    /// Both sides have ended it in order.
+    pub fn ended(&mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl<S: Abrupt> Drop for Breaking<S> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.io.reset_on_drop();
+        }
+    }
+}
+
 impl AsRawFd for Raw {
     fn as_raw_fd(&self) -> RawFd {
-        self.tcp.as_raw_fd()
+        self.io.as_raw_fd()
     }
 }
 
 /// Moves what fits from `from` to `to` and frees `from` once it is empty.
-pub(super) fn take(from: &mut BytesMut, to: &mut ReadBuf<'_>) {
+fn take(from: &mut BytesMut, to: &mut ReadBuf<'_>) {
     let n = from.len().min(to.remaining());
     to.put_slice(&from.split_to(n));
     if from.is_empty() {
@@ -72,34 +116,34 @@ pub(super) fn take(from: &mut BytesMut, to: &mut ReadBuf<'_>) {
     }
 }
 
-impl AsyncRead for Raw {
+impl<S: AsyncRead + Unpin> AsyncRead for Raw<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.seen.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, to);
+            return Pin::new(&mut self.io).poll_read(cx, to);
         }
         take(&mut self.seen, to);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Raw {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Raw<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, from)
+        Pin::new(&mut self.io).poll_write(cx, from)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, from)
+        Pin::new(&mut self.io).poll_write_vectored(cx, from)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.io.is_write_vectored()
     }
 }

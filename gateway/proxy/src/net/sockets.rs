@@ -2,6 +2,7 @@
 
 use super::accept::{Arrival, serve};
 use super::closing::Closing;
+use super::keepalive;
 use super::worker::{Hand, Shared};
 use crate::observe::labels::Accepted;
 use pingora_proxy::ProxyHttp;
@@ -89,7 +90,7 @@ where
                     end(socket.closing, linger);
                 }
             }
-            self.shared.outlived(&snapshot.listeners).into_iter().for_each(|closing| end(closing, linger));
+            self.shared.outlived(&snapshot).into_iter().for_each(|closing| end(closing, linger));
             self.shared.review(&snapshot).await;
             let mut failures = BTreeMap::new();
             for bind in snapshot.sockets.keys() {
@@ -229,6 +230,8 @@ fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         // One socket a family: the original destination of a v4-mapped connection cannot be asked for.
         socket.set_only_v6(true)?;
     }
+    // Connections inherit it: a client that is gone without a word is found out.
+    socket.set_tcp_keepalive(&keepalive::probes())?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -2,7 +2,7 @@
 
 use super::closing::Closing;
 use super::conn;
-use super::http::TRANSFER;
+use super::http::{ABANDONED, IDLE_H2, TRANSFER};
 use crate::connection::Connection;
 use crate::l4::Observer;
 use crate::observe::Metrics;
@@ -14,7 +14,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, ProxyHttp, http_proxy};
 use selvage_config::resource::listener::MeshMode;
-use selvage_policy::{Denial, Key};
+use selvage_policy::Denial;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 pub const MAX_CONNECTIONS: usize = 16_384;
 /// Connections of one socket at once: a flood on one listener leaves room for the others.
 pub const MAX_PER_SOCKET: usize = 12_288;
+/// For what is under way where its listener or the trust in its peer is gone.
+pub const LINGER: Duration = Duration::from_secs(30);
 /// Connections reviewed in a row; requests of this worker wait meanwhile.
 const REVIEWED: usize = 64;
 /// Idle upstream connections a worker keeps.
@@ -53,6 +55,12 @@ pub struct Shared {
     pub max_per_socket: usize,
     /// One read of a request body, one write of a response.
     pub transfer: Duration,
+    /// An HTTP/2 connection without streams.
+    pub idle_h2: Duration,
+    /// What is left to a request whose client has ended its side before the response.
+    pub abandoned: Duration,
+    /// What is left to what is under way where its listener or the trust in its peer is gone.
+    pub linger: Duration,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     numbers: AtomicU64,
     requests: AtomicUsize,
@@ -105,6 +113,9 @@ impl Shared {
             max_connections: MAX_CONNECTIONS,
             max_per_socket: MAX_PER_SOCKET,
             transfer: TRANSFER,
+            idle_h2: IDLE_H2,
+            abandoned: ABANDONED,
+            linger: LINGER,
             open: Mutex::default(),
             numbers: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
@@ -128,11 +139,6 @@ impl Shared {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Connections that have found their listener and are open.
-    pub fn connections(&self) -> usize {
-        self.open.lock().len()
-    }
-
     /// Puts a connection on the list.
     pub fn register(&self, connection: &Arc<Connection>) -> Registered<'_> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -140,14 +146,16 @@ impl Shared {
         Registered { shared: self, number }
     }
 
-    /// The ends of open connections that `listeners` no longer allow: their listener is gone, or takes mesh TLS only by now.
-    pub fn outlived(&self, listeners: &HashMap<Key, Arc<Listener>>) -> Vec<Closing> {
-        let gone = |open: &Connection| match listeners.get(&*open.listener) {
-            Some(listener) => open.principal().is_none() && listener.spec.mesh == Some(MeshMode::Strict),
-            None => true,
-        };
+    /// The ends of open connections that `snapshot` no longer allows.
+    pub fn outlived(&self, snapshot: &Snapshot) -> Vec<Closing> {
         let open = self.open.lock();
-        open.values().filter(|open| !open.closing.is_draining() && gone(open)).map(|open| open.closing.clone()).collect()
+        open.values().filter(|open| !open.closing.is_draining() && has_outlived(open, snapshot)).map(|open| open.closing.clone()).collect()
+    }
+
+    /// Whether a connection that has just been put on the list is no longer allowed: a change that came before has not seen it there.
+    pub fn has_missed(&self, connection: &Connection) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.generation != connection.generation && has_outlived(connection, &snapshot)
     }
 
     /// Ends what is under way and would be refused under `snapshot`.
@@ -160,6 +168,17 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether the listener of a connection is gone, takes mesh TLS only by now, or no longer trusts what its peer has proved. Without TLS the listener
+/// is chosen by each request: then it is the socket that must still take it.
+fn has_outlived(connection: &Connection, snapshot: &Snapshot) -> bool {
+    let listener = match &connection.tls {
+        Some(_) => snapshot.listeners.get(&*connection.listener),
+        None => snapshot.accept(connection.bind, connection.destination, None),
+    };
+    let is_shut = |listener: &Arc<Listener>| listener.spec.mesh == Some(MeshMode::Strict) && connection.principal().is_none();
+    listener.is_none_or(is_shut) || !connection.is_trusted(&snapshot.mesh)
 }
 
 impl Drop for Request<'_> {

@@ -4,12 +4,12 @@
 //! is dropped and counted. JSON escapes control characters, so a line is a line whatever a client sends.
 
 use jiff::Timestamp;
+use selvage_policy::Denial;
 use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
@@ -38,7 +38,6 @@ pub struct AccessLog(Option<Arc<Queue>>);
 #[derive(Debug)]
 struct Queue {
     lines: Option<SyncSender<Vec<u8>>>,
-    dropped: AtomicU64,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -132,7 +131,7 @@ impl AccessLog {
     pub fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (lines, queue) = sync_channel(QUEUE);
         let writer = std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(queue, out))?;
-        Ok(Self(Some(Arc::new(Queue { lines: Some(lines), dropped: AtomicU64::new(0), writer: Some(writer) }))))
+        Ok(Self(Some(Arc::new(Queue { lines: Some(lines), writer: Some(writer) }))))
     }
 
     /// Whether lines are wanted: making one costs allocations.
@@ -146,16 +145,7 @@ impl AccessLog {
         let mut line = Vec::with_capacity(512);
         let made = serde_json::to_writer(&mut line, entry).is_ok();
         line.push(b'\n');
-        let queued = made && queue.lines.as_ref().is_some_and(|lines| lines.try_send(line).is_ok());
-        if !queued {
-            queue.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        queued
-    }
-
-    /// Lines that could not be written.
-    pub fn dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |queue| queue.dropped.load(Ordering::Relaxed))
+        made && queue.lines.as_ref().is_some_and(|lines| lines.try_send(line).is_ok())
     }
 }
 
@@ -165,6 +155,11 @@ pub fn bounded(text: &str) -> &str {
         Some((at, c)) if text.len() > MAX_TEXT => &text[..at + c.len_utf8()],
         _ => text,
     }
+}
+
+/// The policies that refused, as the log writes them.
+pub fn policies(denials: &[Denial]) -> Vec<String> {
+    denials.iter().filter_map(|denial| denial.policy.as_ref()).map(ToString::to_string).collect()
 }
 
 /// A time as the log writes it.

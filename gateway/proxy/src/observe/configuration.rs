@@ -3,7 +3,7 @@
 use super::{InvalidMetric, register};
 use parking_lot::Mutex;
 use prometheus::{Gauge, GaugeVec, IntGauge, Opts, Registry};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Certificates shown by name; the soonest to end win. Names come from Resources, hence a bound.
 pub const MAX_CERTIFICATES: usize = 64;
@@ -15,14 +15,8 @@ pub struct Configuration {
     rejected: IntGauge,
     age: Gauge,
     expiry: GaugeVec,
-    moving: Mutex<Moving>,
-}
-
-/// What figures that move by themselves are computed from.
-#[derive(Debug, Default)]
-struct Moving {
-    confirmed: Option<Instant>,
-    ends: Vec<(String, SystemTime)>,
+    /// From which what is left of certificates is computed.
+    ends: Mutex<Vec<(String, SystemTime)>>,
 }
 
 impl Configuration {
@@ -39,36 +33,33 @@ impl Configuration {
         register(registry, &rejected)?;
         register(registry, &age)?;
         register(registry, &expiry)?;
-        Ok(Self { generation, rejected, age, expiry, moving: Mutex::default() })
+        Ok(Self { generation, rejected, age, expiry, ends: Mutex::default() })
     }
 
     /// A configuration was put in force.
     pub fn applied(&self, generation: u64, rejected: usize) {
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.rejected.set(i64::try_from(rejected).unwrap_or(i64::MAX));
-        self.confirmed();
     }
 
-    /// Whoever sends configurations said that ours is current.
-    pub fn confirmed(&self) {
-        self.moving.lock().confirmed = Some(Instant::now());
+    /// Since when the configuration has not been heard to be current; nothing without any. To be said before each scrape.
+    pub fn aged(&self, age: Option<Duration>) {
+        self.age.set(age.map_or(-1.0, |age| age.as_secs_f64()));
     }
 
     /// The certificates there are, by name, with the end of each.
     pub fn certificates(&self, mut ends: Vec<(String, SystemTime)>) {
         ends.sort_by_key(|(_, end)| *end);
         ends.truncate(MAX_CERTIFICATES);
+        let mut held = self.ends.lock();
+        // Under the lock: a scrape in between would bring back those that are gone.
         self.expiry.reset();
-        self.moving.lock().ends = ends;
+        *held = ends;
     }
 
     /// Brings figures that move by themselves up to date; done at each scrape.
     pub(super) fn refresh(&self) {
-        let moving = self.moving.lock();
-        if let Some(confirmed) = moving.confirmed {
-            self.age.set(confirmed.elapsed().as_secs_f64());
-        }
-        for (name, end) in &moving.ends {
+        for (name, end) in self.ends.lock().iter() {
             self.expiry.with_label_values(&[name.as_str()]).set(seconds_until(*end));
         }
     }

@@ -15,6 +15,7 @@ pub struct Requests {
     total: IntCounterVec,
     passed: Vec<[IntCounter; CodeClass::ALL.len()]>,
     denied: IntCounterVec,
+    audited: IntCounterVec,
     seconds: [Histogram; Protocol::ALL.len()],
     in_flight: IntGauge,
 }
@@ -33,6 +34,10 @@ impl Requests {
             Opts::new("selvage_denied_total", "Requests refused, by the kind of policy that decided; empty where none did."),
             &["reason", "policy_kind"],
         )?;
+        let audited = IntCounterVec::new(
+            Opts::new("selvage_audited_total", "What policies in audit mode would have refused, by the kind of policy."),
+            &["reason", "policy_kind"],
+        )?;
         let seconds = HistogramVec::new(
             HistogramOpts::new("selvage_request_duration_seconds", "From the request's head to the end of the response.")
                 .buckets(SECONDS.to_vec()),
@@ -41,6 +46,7 @@ impl Requests {
         let in_flight = IntGauge::new("selvage_requests_in_flight", "Requests under way.")?;
         register(registry, &total)?;
         register(registry, &denied)?;
+        register(registry, &audited)?;
         register(registry, &seconds)?;
         register(registry, &in_flight)?;
         let passed = |protocol: Protocol| CodeClass::ALL.map(|class| total.with_label_values(&[protocol.as_str(), class.as_str(), ""]));
@@ -49,6 +55,7 @@ impl Requests {
             seconds: Protocol::ALL.map(|protocol| seconds.with_label_values(&[protocol.as_str()])),
             total,
             denied,
+            audited,
             in_flight,
         })
     }
@@ -76,6 +83,13 @@ impl Requests {
     /// Counts a refusal that is not a request's: a connection's.
     pub fn denied(&self, denial: &Denial) {
         self.denied.with_label_values(&[denial.reason.as_str(), policy_kind(denial)]).inc();
+    }
+
+    /// Counts what policies in audit mode would have refused.
+    pub fn audited(&self, denials: &[Denial]) {
+        for denial in denials {
+            self.audited.with_label_values(&[denial.reason.as_str(), policy_kind(denial)]).inc();
+        }
     }
 
     /// How many requests there are under way.

@@ -7,10 +7,10 @@ use crate::snapshot::decide::{self, Arrival};
 use crate::snapshot::{Backend, Listener, Matched, Snapshot, rewrite};
 use crate::state::clock;
 use http::{HeaderMap, Method, Uri};
-use selvage_config::resource::listener::Forward;
+use selvage_config::resource::listener::{Forward, MeshMode};
 use selvage_policy::exchange::{Destination, Http};
 use selvage_policy::list::Purpose;
-use selvage_policy::{Denial, Exchange, Source};
+use selvage_policy::{Denial, Exchange, Reason, Source};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub struct HttpFacts {
 /// Where an exchange went whose target has no proxy of its own.
 #[derive(Debug)]
 pub struct TargetFacts {
-    /// Whose guards hold there, as of the last time they were asked: one, or all that have the endpoint where the caller chose that.
+    /// Whose guards hold there, as of the last time they were asked.
     pub backends: SmallVec<[Arc<Backend>; 1]>,
     /// The endpoint.
     pub endpoint: SocketAddr,
@@ -55,13 +55,46 @@ pub struct TargetFacts {
     pub(crate) trace: Option<Trace>,
 }
 
+/// What became of a permission.
+pub(super) enum Asked {
+    /// It holds.
+    Allowed,
+    /// It would be refused.
+    Refused(Denial),
+    /// No listener takes it any more.
+    Homeless,
+}
+
 impl Facts {
-    /// Why it would be refused under `snapshot`. `listener` is the one that let it in last; it is replaced.
-    pub(super) fn ask(&mut self, connection: &Connection, listener: &mut Arc<Listener>, snapshot: &Snapshot) -> Option<Denial> {
+    /// What becomes of it under `snapshot`. `listener` is the one that let it in last; it is replaced.
+    pub(super) fn ask(&mut self, connection: &Connection, listener: &mut Arc<Listener>, snapshot: &Snapshot) -> Asked {
         let arrival = Arrival::from(connection);
         let host = self.http.as_ref().map(|http| http.host.as_str());
-        // A listener that is gone drains its connections, what is under way included.
-        let found = decide::listener(snapshot, arrival, host).ok()?;
+        let found = match decide::listener(snapshot, arrival, host) {
+            Ok(found) => found,
+            // Another one takes new connections like this.
+            Err(denial) if denial.reason == Reason::Misdirected && snapshot.listeners.contains_key(&*listener.key) => {
+                return Asked::Allowed;
+            }
+            Err(_) => return Asked::Homeless,
+        };
+        if found.spec.mesh == Some(MeshMode::Strict) && connection.principal().is_none() {
+            return Asked::Homeless;
+        }
+        match self.ask_guards(arrival, connection, listener, found, snapshot) {
+            Some(denial) => Asked::Refused(denial),
+            None => Asked::Allowed,
+        }
+    }
+
+    fn ask_guards(
+        &mut self,
+        arrival: Arrival<'_>,
+        connection: &Connection,
+        listener: &mut Arc<Listener>,
+        found: Arc<Listener>,
+        snapshot: &Snapshot,
+    ) -> Option<Denial> {
         let before = std::mem::replace(listener, found);
         let destination = Destination { address: connection.destination };
         if !Arc::ptr_eq(&before, listener) && !has_same_guards(&before, listener) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::closing::Closing;
+use crate::net::worker::LINGER;
 use crate::snapshot::fixture::{self, World, gateway, service};
 use http::{HeaderMap, Method};
 use selvage_config::resource::listener::Bind;
@@ -27,7 +28,7 @@ fn connection() -> Arc<Connection> {
         tls: None,
         generation: 1,
         closing: Closing::default(),
-        permits: Permits::default(),
+        permits: Permits::new(LINGER),
     })
 }
 
@@ -102,7 +103,7 @@ fn a_permission_falls_with_the_first_snapshot_that_refuses_it_and_names_what_ref
             assert_eq!(denial.policy.as_ref().expect("a policy").to_string(), "AuthorizationPolicy/shop/late");
         }
         drop(permit);
-        assert!(connection.permits.0.lock().is_empty(), "it is forgotten with its exchange");
+        assert!(connection.permits.held.lock().is_empty(), "it is forgotten with its exchange");
     }
 }
 
@@ -111,11 +112,31 @@ fn what_is_routed_elsewhere_or_nowhere_by_now_keeps_its_permission() {
     let world = edge();
     let mut without_route = world.clone();
     without_route.remove("Route/shop/HTTPRoute.r");
-    for snapshot in [without_route.snapshot(), Snapshot::empty()] {
+    let (connection, current) = (connection(), ArcSwap::from_pointee(world.snapshot()));
+    let permit = let_in(&world, &connection, "/x", &current);
+    connection.review(&later(without_route.snapshot()));
+    assert_eq!(permit.withdrawal().denial(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_listener_takes_any_more_has_a_while_to_finish_or_to_be_taken_again() {
+    let world = edge();
+    let mut strict = world.clone();
+    strict.listener("http", json!({ "mesh": "Strict" }));
+    for snapshot in [Snapshot::empty(), strict.snapshot()] {
+        let gone = later(snapshot);
         let (connection, current) = (connection(), ArcSwap::from_pointee(world.snapshot()));
         let permit = let_in(&world, &connection, "/x", &current);
-        connection.review(&later(snapshot));
+        connection.review(&gone);
+        sleep(LINGER / 2).await;
+        connection.review(&gone);
         assert_eq!(permit.withdrawal().denial(), None);
+        connection.review(&world.snapshot());
+        sleep(LINGER).await;
+        assert_eq!(permit.withdrawal().denial(), None, "it was taken again in time");
+        connection.review(&gone);
+        permit.withdrawal().withdrawn().await;
+        assert_eq!(permit.withdrawal().denial().expect("withdrawn").reason, Reason::PolicyChanged);
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! request():      listener -> mesh required? -> route -> guards (scope request) -> redirect -> Next
 //! Next::Forward:  Chosen::of(matched, random) -> rewrite::Target of the rule's and the backend's filters -> endpoint
-//! destination():  guards of the target, once per Exchange and backend, for an endpoint without a sidecar
+//! destination():  guards of the target, once per Exchange and endpoint, for an endpoint without a sidecar
 //! attempt
 //! ```
 //!
@@ -12,22 +12,23 @@
 //! 2. [`request`]: log `decided.guards` (audit, fields, who allowed it) whatever the outcome, then act on `decided.next`;
 //! 3. for [`Next::Forward`]: [`Matched::rule`]`.backend(random)` once per Exchange, `settings.resolve(exchange)` for timeouts and retries,
 //!    apply [`super::rewrite`] for the rule's filters and then the backend's;
-//! 4. per try: `backend.endpoints.pick(tried, random)`; `None` is `no_endpoint`. If the endpoint has no identity and
-//!    [`destination`] was not run for this Exchange and backend yet, run it on the **rewritten** request and stop if it denies;
+//! 4. per try: `backend.endpoints.pick(tried, random)`; `None` is `no_endpoint`. If the endpoint has no identity, run [`destination`] for
+//!    every Service that has it ([`guarding`]) on the **rewritten** request, once for this Exchange, and stop if it denies;
 //! 5. the attempt.
 //!
-//! [`Next::Pinned`] is the same with one endpoint: `backend.endpoints.at(address)` at each try, and at [`destination`] the guards of every
-//! Service that has it ([`guarding`]), because the caller named none.
+//! [`Next::Pinned`] is the same with one endpoint: `backend.endpoints.at(address)` at each try.
 
 use super::rewrite::{self, Redirect};
 use super::{Backend, Destination, Listener, Matched, RouteTable, Snapshot};
 use crate::connection::Connection;
-use selvage_config::resource::listener::{Bind, Forward, MeshMode, PROXY_PORTS, Protocol};
+use selvage_config::ports;
+use selvage_config::resource::backend::AppProtocol;
+use selvage_config::resource::listener::{Bind, Forward, MeshMode, Protocol};
 use selvage_config::resource::route::FilterSpec;
 use selvage_policy::exchange::Destination as DestinationFacts;
 use selvage_policy::list::{Decision, GuardSet, Progress, Purpose};
 use selvage_policy::{Denial, Exchange, Key, Reason, Source, SpiffeId};
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -142,11 +143,10 @@ pub fn destination(
     run(&backend.guards, &Exchange { source: &source, destination: &facts, ..*exchange }, purpose, counted)
 }
 
-/// The backends whose guards hold at an endpoint without a sidecar: the one that was chosen, or, where the endpoint itself was, all it serves.
-pub fn guarding<'a>(snapshot: &'a Snapshot, chosen: &'a Arc<Backend>, pinned: Option<SocketAddr>) -> SmallVec<[&'a Arc<Backend>; 2]> {
-    let Some(address) = pinned else { return smallvec![chosen] };
-    let mut backends: SmallVec<[&Arc<Backend>; 2]> = snapshot.behind(address).into_iter().map(|found| &found.backend).collect();
-    // Its endpoints may have moved on since it was chosen.
+/// The backends whose guards hold at an endpoint without a sidecar: all that it serves, by whichever it was reached.
+pub fn guarding<'a>(snapshot: &'a Snapshot, chosen: &'a Arc<Backend>, endpoint: SocketAddr) -> SmallVec<[&'a Arc<Backend>; 2]> {
+    let mut backends: SmallVec<[&Arc<Backend>; 2]> = snapshot.behind(endpoint).into_iter().map(|found| &found.backend).collect();
+    // It may have moved on since it was chosen, and a Service of another namespace is judged by its own guards too.
     if !backends.iter().any(|backend| backend.key == chosen.key) {
         backends.push(chosen);
     }
@@ -176,6 +176,24 @@ pub fn listener(snapshot: &Snapshot, arrival: Arrival<'_>, host: Option<&str>) -
     if wanted.key == accepted.key { Ok(accepted.clone()) } else { Err(misdirected()) }
 }
 
+/// What the Service that is called is declared to speak, where the destination tells which one that is.
+pub fn declared(snapshot: &Snapshot, listener: &Listener, destination: SocketAddr) -> Option<AppProtocol> {
+    if listener.spec.forward != Forward::Destination {
+        return None;
+    }
+    let found = snapshot.service(destination).or_else(|| snapshot.behind(destination).first().copied());
+    found.map(|found| found.backend.spec.protocol)
+}
+
+/// What is spoken to this destination. Towards a Service that is declared opaque nothing needs to be found out, and a server that speaks
+/// first is heard.
+pub fn protocol(snapshot: &Snapshot, listener: &Listener, destination: SocketAddr) -> Protocol {
+    match listener.spec.protocol {
+        Protocol::Detect if declared(snapshot, listener, destination) == Some(AppProtocol::Tcp) => Protocol::Tcp,
+        said => said,
+    }
+}
+
 /// The scheme the client speaks, as far as the connection shows it. A mesh hop hides it: an assertor says what it was.
 pub fn scheme(listener: &Listener, arrival: Arrival<'_>) -> &'static str {
     let client_tls = arrival.tls.is_some_and(|tls| tls.peer.is_none());
@@ -203,7 +221,7 @@ pub fn may_pass(snapshot: &Snapshot, address: SocketAddr) -> bool {
 /// The application at our own address on a port that nobody declared: never a port of a proxy, never what listens on loopback only.
 fn own(snapshot: &Snapshot, application: IpAddr, port: u16) -> Result<SocketAddr, Denial> {
     let address = SocketAddr::new(application, port);
-    if PROXY_PORTS.contains(&port) || !may_pass(snapshot, address) {
+    if ports::PROXY.contains(&port) || !may_pass(snapshot, address) {
         return Err(Denial::of(Reason::InvalidBackend, "the port belongs to the workload's proxy, not to its application"));
     }
     Ok(address)
@@ -325,7 +343,7 @@ impl Decided {
         let redirect =
             matched.rule.filters.iter().find_map(|filter| if let FilterSpec::Redirect(spec) = filter { Some(spec) } else { None });
         if let (Some(spec), Some(http)) = (redirect, &exchange.http) {
-            self.next = Ok(Next::Redirect(rewrite::redirect(spec, http, matched.prefix, listener.spec.port)));
+            self.next = Ok(Next::Redirect(rewrite::redirect(spec, http, matched.prefix, exchange.destination.address.port())));
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ impl Snapshot {
         self.by_address.get(&(address.ip(), address.port()))
     }
 
-    /// The Service ports that have an endpoint at this very address, in the order of their keys.
+    /// The Service ports that have an endpoint at this very address, in the order of their keys; of a workload, those of its namespace.
     pub fn behind(&self, address: SocketAddr) -> SmallVec<[&Arc<Destination>; 2]> {
         self.places.at(address).iter().filter_map(|key| self.destinations.get(&**key)).collect()
     }

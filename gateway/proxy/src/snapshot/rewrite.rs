@@ -84,11 +84,12 @@ pub fn rewrite<'a>(filters: impl IntoIterator<Item = &'a FilterSpec>, path: &str
     rewritten
 }
 
-/// The answer of a RequestRedirect. `port` is the listener's, as the outside knows it.
+/// The answer of a RequestRedirect. `port` is the one that was called, as the caller knows it.
 pub fn redirect(spec: &RedirectSpec, http: &Http<'_>, prefix: Option<usize>, port: u16) -> Redirect {
     let scheme = spec.scheme.as_deref().unwrap_or(http.scheme);
     let host = spec.hostname.as_deref().unwrap_or(http.host);
-    // Gateway API, HTTPRequestRedirectFilter.port: without one, a given scheme means its well-known port, else the listener's.
+    // Gateway API, HTTPRequestRedirectFilter.port: without one, a given scheme means its well-known port, else the listener's: on a captured one that of the
+    // destination.
     let port = spec.port.unwrap_or(match &spec.scheme {
         Some(_) => well_known(scheme).unwrap_or(port),
         None => port,

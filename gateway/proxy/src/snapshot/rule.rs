@@ -17,8 +17,7 @@ pub struct Backend {
     pub key: Arc<Key>,
     /// As it was sent.
     pub spec: BackendSpec,
-    /// Guards of its chain, run at [`selvage_policy::verdict::Scope::Destination`] for endpoints without a sidecar:
-    /// see [`super::decide::destination`].
+    /// Guards of its chain, run once per request for endpoints without a sidecar: see [`super::decide::destination`].
     pub guards: Arc<GuardSet>,
     /// Its endpoints: live, outside the Snapshot.
     pub endpoints: Arc<EndpointSet>,

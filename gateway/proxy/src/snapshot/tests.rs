@@ -167,7 +167,7 @@ fn tls_of_one_host_does_not_serve_another() {
 fn inbound(mode: &str) -> World {
     let mut world = World::default();
     world.core(
-        "Listener/shop/orders-0#in-8080",
+        "Listener/shop/orders-0#in:8080",
         json!({
             "bind": {"bound": "127.0.0.9:8080"}, "port": 8080, "protocol": "Http", "mesh": mode, "clients": "Fellows",
             "forward": {"local": "127.0.0.10:8080"}, "chain": [service("orders")],
@@ -179,7 +179,7 @@ fn inbound(mode: &str) -> World {
 
 #[test]
 fn a_strict_listener_serves_mesh_callers_only() {
-    let listener = key("Listener/shop/orders-0#in-8080");
+    let listener = key("Listener/shop/orders-0#in:8080");
     let peer: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().expect("well formed");
     let bind = Bind::Bound(address("127.0.0.9:8080"));
     let local = Ok(Next::Local(address("127.0.0.10:8080")));

@@ -57,7 +57,8 @@ struct Figures {
     estimate: AtomicU64,
 }
 
-/// Latency in microseconds, as it was at a time of [`clock::now`] in milliseconds (wrapping after 49 days, which only forgives).
+/// Latency in microseconds, as it was at a time of [`clock::now`] in milliseconds (wrapping after 49 days: one so old
+/// may count as new, until the next answer).
 #[derive(Clone, Copy)]
 struct Estimate {
     latency: f32,

@@ -1,4 +1,5 @@
-//! Which backends an address serves: for connections to a pod's own address, which name no Service.
+//! Which backends an address serves: for connections to a pod's own address, which name no Service, and for the guards of a pod that has no
+//! sidecar to run them.
 //!
 //! ```text
 //! SocketAddr ──► keys of backends, in order          changed backend by backend, as their endpoints are replaced

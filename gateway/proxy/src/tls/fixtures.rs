@@ -11,6 +11,7 @@ use selvage_config::CertificateSpec;
 use selvage_config::resource::Secret;
 use selvage_policy::SpiffeId;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -39,9 +40,19 @@ impl Authority {
         self.issue(&[&id.dns_name()], &[&id.to_string()])
     }
 
-    pub(crate) fn issue(&self, names: &[&str], uris: &[&str]) -> CertificateSpec {
-        let key = KeyPair::generate().expect("key");
+    /// The same with so long a life.
+    pub(crate) fn workload_for(&self, id: &SpiffeId, life: Duration) -> CertificateSpec {
         let mut params = CertificateParams::default();
+        params.not_after = (SystemTime::now() + life).into();
+        self.issue_with(params, &[&id.dns_name()], &[&id.to_string()])
+    }
+
+    pub(crate) fn issue(&self, names: &[&str], uris: &[&str]) -> CertificateSpec {
+        self.issue_with(CertificateParams::default(), names, uris)
+    }
+
+    fn issue_with(&self, mut params: CertificateParams, names: &[&str], uris: &[&str]) -> CertificateSpec {
+        let key = KeyPair::generate().expect("key");
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = names
             .iter()

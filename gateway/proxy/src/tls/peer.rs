@@ -7,7 +7,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use selvage_policy::{SpiffeId, TrustDomain};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The identity in a verified peer certificate: exactly one URI SAN, of our form.
@@ -21,13 +21,13 @@ pub fn peer_identity(certificate: &[u8]) -> Option<SpiffeId> {
     }
 }
 
-/// Whether `now` lies in a certificate's life. A resumed session is not verified again, so its end is looked at here.
-pub fn is_alive(certificate: &[u8], now: SystemTime) -> bool {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
-    let Ok(now) = now.duration_since(UNIX_EPOCH) else { return false };
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+/// What is left of a certificate's life; `None` outside of it. A resumed session is not verified again, so its end is looked at here.
+pub fn left(certificate: &[u8], now: SystemTime) -> Option<Duration> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let now = i64::try_from(now.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()?;
     let life = parsed.validity();
-    (life.not_before.timestamp()..=life.not_after.timestamp()).contains(&now)
+    let left = u64::try_from(life.not_after.timestamp() - now).ok()?;
+    (life.not_before.timestamp() <= now).then_some(Duration::from_secs(left))
 }
 
 /// The accepting side: any identity of the accepted trust domains.

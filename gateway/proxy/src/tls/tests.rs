@@ -167,9 +167,9 @@ async fn the_mesh_hop_is_tls_1_3_only() {
 fn a_certificate_is_alive_within_its_life_only() {
     let spec = Authority::new("mesh").workload(&id("spiffe://cluster.local/ns/shop/sa/orders"));
     let leaf = &chain("chain", &spec.chain).expect("one")[0];
-    assert!(peer::is_alive(leaf, SystemTime::now()));
-    assert!(!peer::is_alive(leaf, SystemTime::UNIX_EPOCH + Duration::from_secs(1)));
-    assert!(!peer::is_alive(b"garbage", SystemTime::now()));
+    assert!(peer::left(leaf, SystemTime::now()).is_some_and(|left| left > Duration::from_secs(3600)));
+    assert_eq!(peer::left(leaf, SystemTime::UNIX_EPOCH + Duration::from_secs(1)), None);
+    assert_eq!(peer::left(b"garbage", SystemTime::now()), None);
 }
 
 mod hops {

@@ -1,4 +1,4 @@
-//! Several policies, unusable ones, and limits.
+//! Several policies, unusable ones, limits, and traffic policies.
 
 use super::*;
 
@@ -62,6 +62,29 @@ pub fn combinations() -> Vec<Row> {
             .authz("inner", Level::Inner, json!({ "when": r#"request.path == "/open""#, "rules": [{ "name": "a", "action": "Allow" }] }))
             .get(WEB, "/open", PASS)
             .get(WEB, "/", DENIED),
+        row("an inherited default does not give way to what may not apply")
+            .authz("p", Level::Outer, json!({ "inheritance": "Default", "rules": [{ "name": "r", "action": "Deny" }] }))
+            .authz(
+                "inner",
+                Level::Inner,
+                json!({ "when": r#"request.headers["x-beta"] == "1""#, "rules": [{ "name": "a", "action": "Deny" }] }),
+            )
+            .get(WEB, "/", DENIED)
+            .ask(WEB, Call::get("/").header("x-beta", "0"), DENIED)
+            .ask(WEB, Call::get("/").header("x-beta", "1"), by_rule("authorization_denied", "inner", "a")),
+        row("an inherited default does not give way to what fails")
+            .authz("p", Level::Outer, json!({ "inheritance": "Default", "rules": [{ "name": "r", "action": "Deny" }] }))
+            .authz(
+                "inner",
+                Level::Inner,
+                json!({ "when": r#"int(request.headers["x-n"]) > 3"#, "rules": [{ "name": "a", "action": "Allow" }] }),
+            )
+            .ask(WEB, Call::get("/").header("x-n", "4"), PASS)
+            .ask(WEB, Call::get("/").header("x-n", "x"), DENIED),
+        row("an inherited default does not give way to an audit")
+            .authz("p", Level::Outer, json!({ "inheritance": "Default", "rules": [{ "name": "r", "action": "Deny" }] }))
+            .authz("inner", Level::Inner, json!({ "mode": "Audit", "rules": [{ "name": "a", "action": "Allow" }] }))
+            .get(WEB, "/", DENIED),
         row("an audit only reports")
             .authz("p", Level::Inner, json!({ "mode": "Audit", "rules": [{ "name": "r", "action": "Deny" }] }))
             .get(By::Nobody, "/", PASS),
@@ -110,6 +133,10 @@ pub fn unusable() -> Vec<Row> {
             .authz("p", Level::Outer, json!({ "inheritance": "Default", "rules": [] }))
             .authz("inner", Level::Inner, json!({ "rules": [{ "name": "r", "action": "Allow" }] }))
             .get(WEB, "/", by("policy_invalid", "p")),
+        row("an unusable guard hides its details too")
+            .rejected()
+            .authz("p", Level::Inner, json!({ "hideDetails": true, "rules": [] }))
+            .get(WEB, "/", refuse("policy_invalid")),
         row("an invalid traffic policy is dropped")
             .rejected()
             .policy("TrafficPolicy", "t", Level::Inner, json!({ "nonsense": true }))
@@ -211,6 +238,17 @@ pub fn limits() -> Vec<Row> {
             .policy(LIMIT, "p", Level::Inner, json!({ "hideDetails": true, "limits": [{ "name": "l", "requests": 1, "per": "1h" }] }))
             .get(By::Nobody, "/", PASS)
             .get(By::Nobody, "/", refuse("rate_limited")),
+        row("an inherited limit does not give way to one that may not apply")
+            .policy(LIMIT, "p", Level::Outer, json!({ "inheritance": "Default", "limits": [{ "name": "l", "requests": 1, "per": "1h" }] }))
+            .policy(
+                LIMIT,
+                "inner",
+                Level::Inner,
+                json!({ "when": r#"request.headers["x-beta"] == "1""#, "limits": [{ "name": "i", "requests": 9, "per": "1h" }] }),
+            )
+            .get(By::Nobody, "/", PASS)
+            .get(By::Nobody, "/", used_up("l"))
+            .ask(By::Nobody, Call::get("/").header("x-beta", "1"), PASS),
         row("an inherited limit gives way")
             .policy(
                 LIMIT,
@@ -222,5 +260,36 @@ pub fn limits() -> Vec<Row> {
             .get(By::Nobody, "/", PASS)
             .get(By::Nobody, "/", PASS)
             .get(By::Nobody, "/", used_up("l")),
+    ]
+}
+
+/// The first proxy on the path applies them, whichever it is.
+pub fn traffic() -> Vec<Row> {
+    let policy = |name, spec| row(name).policy("TrafficPolicy", "t", Level::Inner, spec);
+    let slow = || Call::get("/slow/60000");
+    let failing = || Call::get("/status/503");
+    vec![
+        // Where the machine stalls it may be too late before the application is reached.
+        policy("a deadline for the whole request", json!({ "timeouts": { "request": "300ms" } }))
+            .ask(By::Nobody, slow(), refuse("upstream_timeout"))
+            .reaching(0..=1)
+            .ask(WEB, slow(), refuse("upstream_timeout"))
+            .reaching(0..=1),
+        policy("a deadline for one try", json!({ "timeouts": { "backendRequest": "300ms" }, "retry": { "attempts": 0 } }))
+            .ask(By::Nobody, slow(), refuse("upstream_timeout"))
+            .reaching(0..=1),
+        policy("retries by status", json!({ "retry": { "attempts": 2, "codes": [503], "backoff": "1ms", "methods": "All" } }))
+            .ask(By::Nobody, failing(), Want::Answer(503))
+            .reaching(3..=3)
+            .ask(WEB, failing(), Want::Answer(503))
+            .reaching(3..=3)
+            .get(WEB, "/status/502", Want::Answer(502))
+            .get(WEB, "/", PASS),
+        policy("retries turned off", json!({ "retry": { "attempts": 0, "codes": [503] } })).ask(WEB, failing(), Want::Answer(503)),
+        policy("only idempotent requests are tried again", json!({ "retry": { "attempts": 1, "codes": [503], "backoff": "1ms" } })).ask(
+            WEB,
+            Call::new("POST", "/status/503"),
+            Want::Answer(503),
+        ),
     ]
 }

@@ -1,11 +1,12 @@
 //! What a rule must be besides well-formed. The controller asks before it publishes, the proxy before it serves: one answer.
 
 use super::{FilterSpec, HeaderChange, MatchSpec, PathChange, PathMatch, RuleSpec};
+use crate::resource::fields;
 use http::{HeaderName, HeaderValue, Method};
 use selvage_policy::canonical;
 use selvage_policy::mesh::PathHandling;
 
-/// Fields that frame messages or that only proxies may set: no filter may touch them.
+/// Fields that frame messages: no filter may touch them, nor those that only proxies write.
 const RESERVED: [&str; 9] =
     ["connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
@@ -47,8 +48,10 @@ impl MatchSpec {
 
 fn check_filter(filter: &mut FilterSpec, by_prefix: bool, paths: PathHandling) -> Result<(), String> {
     match filter {
-        FilterSpec::RequestHeaders(change) => check_headers(change).map_err(|problem| format!("requestHeaders.{problem}")),
-        FilterSpec::ResponseHeaders(change) => check_headers(change).map_err(|problem| format!("responseHeaders.{problem}")),
+        FilterSpec::RequestHeaders(change) => check_headers(change, fields::is_ours).map_err(|problem| format!("requestHeaders.{problem}")),
+        FilterSpec::ResponseHeaders(change) => {
+            check_headers(change, fields::is_platforms).map_err(|problem| format!("responseHeaders.{problem}"))
+        }
         FilterSpec::Redirect(redirect) => {
             if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
                 return Err(format!("redirect.status: {} is not one of 301, 302, 303, 307, 308", redirect.status));
@@ -87,10 +90,13 @@ fn check_target(hostname: &mut Option<String>, path: &mut Option<PathChange>, by
     Ok(())
 }
 
-fn check_headers(change: &HeaderChange) -> Result<(), String> {
+fn check_headers(change: &HeaderChange, is_ours: fn(&str) -> bool) -> Result<(), String> {
     let name = |field: &str, name: &str| {
         let parsed: HeaderName = name.parse().map_err(|_| format!("{field}: `{name}` is not a header name"))?;
-        if RESERVED.contains(&parsed.as_str()) || parsed.as_str().starts_with("selvage-") {
+        if is_ours(parsed.as_str()) {
+            return Err(format!("{field}: `{name}` is written by proxies only: the next one would believe it"));
+        }
+        if RESERVED.contains(&parsed.as_str()) {
             return Err(format!("{field}: `{name}` cannot be changed by a filter (for `host` use URLRewrite.hostname)"));
         }
         Ok(())

@@ -37,6 +37,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Subjects whose absence is remembered.
 const ABSENT: usize = 4096;
+/// Bytes of `have` in a Hello; who has more asks for everything anew rather than send a message too large to be taken.
+const MOST_HAVE: usize = 3 << 20;
 
 /// The shortest and the longest wait of a proxy in a cluster before another try to reach its controller.
 pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
@@ -74,8 +76,8 @@ pub trait Sink: Send + 'static {
     fn have(&self) -> BTreeMap<Key, String>;
 
     /// Applies a transaction as a whole; returns what cannot be used of all that is here now. The first one of a connection may be empty: it says that
-    /// what is here is complete and current.
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected>;
+    /// what is here is complete and current. One that is not applied is not acknowledged, and comes again with the next connection.
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied>;
 
     /// What would become of a request; `null` from a proxy that cannot say.
     async fn explain(&mut self, request: serde_json::Value) -> serde_json::Value {
@@ -83,6 +85,11 @@ pub trait Sink: Send + 'static {
         serde_json::Value::Null
     }
 }
+
+/// A transaction of which nothing is in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotApplied(pub String);
 
 /// How the connection is.
 #[derive(Clone, Debug)]
@@ -137,7 +144,8 @@ impl Client {
         let (questions, asked) = mpsc::channel(QUESTIONS);
         let never = Connection { connected: false, current: false, since: Instant::now(), transactions: 0, error: None };
         let (told, connection) = watch::channel(never);
-        let driver = Driver { options, sink, asked, told, wanted: BTreeSet::new(), absent: HashMap::new(), last_id: 0 };
+        let driver =
+            Driver { options, sink, asked, told, wanted: BTreeSet::new(), absent: HashMap::new(), last_id: 0, most_have: MOST_HAVE };
         (Self { questions, connection }, driver)
     }
 
@@ -164,16 +172,20 @@ impl Client {
         self.questions.send(Question::Release(subject)).await.map_err(|_| AskError::Unreachable)
     }
 
-    /// Says how the proxy is; dropped when too much is waiting.
-    pub fn report(&self, report: serde_json::Value) {
-        let _ = self.questions.try_send(Question::Report(report));
+    /// Says how the proxy is, unless too much is waiting.
+    pub fn report(&self, report: serde_json::Value) -> Result<(), AskError> {
+        self.put(Question::Report(report))
     }
 
-    async fn ask<T>(&self, question: Question, answered: oneshot::Receiver<Result<T, AskError>>) -> Result<T, AskError> {
+    fn put(&self, question: Question) -> Result<(), AskError> {
         self.questions.try_send(question).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AskError::Busy,
             mpsc::error::TrySendError::Closed(_) => AskError::Unreachable,
-        })?;
+        })
+    }
+
+    async fn ask<T>(&self, question: Question, answered: oneshot::Receiver<Result<T, AskError>>) -> Result<T, AskError> {
+        self.put(question)?;
         match tokio::time::timeout(ANSWER, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(AskError::Unreachable),
@@ -190,6 +202,8 @@ pub struct Driver<S> {
     wanted: BTreeSet<Subject>,
     absent: HashMap<Subject, Instant>,
     last_id: u64,
+    /// Bytes of `have` in a Hello.
+    pub(super) most_have: usize,
 }
 
 /// Why a connection ended.
@@ -209,6 +223,8 @@ enum End {
     Goaway(Duration),
     #[error("the controller sent nonsense: {0}")]
     Nonsense(String),
+    #[error("a transaction could not be applied: {0}")]
+    NotApplied(#[from] NotApplied),
 }
 
 impl<S: Sink> Driver<S> {
@@ -222,8 +238,13 @@ impl<S: Sink> Driver<S> {
                 end = self.connect_and_serve() => end,
                 () = cancel.cancelled() => return,
             };
-            // One that brought something was good: the next failure is a new one.
-            if self.told.borrow().transactions > before {
+            // One that brought something and outlived the wait before it was good: the next failure is a new one. What ends each
+            // connection soon after its first transaction is the same failure again.
+            let (brought, stood) = {
+                let connection = self.told.borrow();
+                (connection.transactions > before, connection.since.elapsed())
+            };
+            if brought && (matches!(end, End::Goaway(_)) || stood >= wait) {
                 wait = least;
             }
             let pause = match end {

@@ -9,7 +9,7 @@ use crate::wire::{
     Signed, Subject, ToClient, ToServer, Update, Want,
 };
 use selvage_policy::Key;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -24,8 +24,9 @@ const QUEUE: usize = 16;
 const PENDING: usize = 1024;
 /// Subjects wanted at once.
 const WANTED: usize = 4096;
-/// Bytes of `have` in a Hello; who has more asks for everything anew rather than send a message too large to be taken.
-const HAVE: usize = 3 << 20;
+/// Rejections in an Ack, and bytes of the reason of one: a longer Ack would be too large to be taken, and with it everything else.
+const REJECTED: usize = 1000;
+const REASON: usize = 512;
 
 /// For what a closed stream still has to say.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -46,8 +47,9 @@ impl Pending {
 
 pub(super) async fn run<S: Sink>(driver: &mut Driver<S>, channel: Channel, token: &str) -> End {
     let (send, receive) = mpsc::channel(QUEUE);
-    let hello = ToServer::Hello(hello(driver));
-    if send.send(hello).await.is_err() {
+    let hello = hello(driver);
+    let whole = hello.have.is_empty();
+    if send.send(ToServer::Hello(hello)).await.is_err() {
         return End::Closed;
     }
     let mut request = Request::new(ReceiverStream::new(receive));
@@ -74,7 +76,7 @@ pub(super) async fn run<S: Sink>(driver: &mut Driver<S>, channel: Channel, token
         connection.error = None;
     });
     tracing::info!(address = driver.options.address, "the controller is connected");
-    let mut session = Session { driver, send, assembly: Assembly::default(), malformed: BTreeMap::new(), pending: HashMap::new() };
+    let mut session = Session { driver, send, assembly: Assembly::default(), whole, malformed: BTreeMap::new(), pending: HashMap::new() };
     loop {
         let outcome = tokio::select! {
             message = incoming.message() => match message {
@@ -122,7 +124,7 @@ fn lost(status: &tonic::Status) -> End {
 fn hello<S: Sink>(driver: &Driver<S>) -> Hello {
     let mut have = driver.sink.have();
     let bytes: usize = have.iter().map(|(key, version)| key.kind.len() + key.namespace.len() + key.name.len() + version.len() + 8).sum();
-    if bytes > HAVE {
+    if bytes > driver.most_have {
         have = BTreeMap::new();
     }
     Hello {
@@ -138,6 +140,8 @@ struct Session<'a, S> {
     driver: &'a mut Driver<S>,
     send: mpsc::Sender<ToServer>,
     assembly: Assembly,
+    /// The next transaction is all there is: we said that we have nothing, so the controller cannot say what of it is gone.
+    whole: bool,
     /// What came on this connection and could not even be parsed: it goes into every Ack until it is replaced.
     malformed: BTreeMap<Key, Rejected>,
     pending: HashMap<u64, Pending>,
@@ -190,12 +194,16 @@ impl<S: Sink> Session<'_, S> {
 
     async fn update(&mut self, update: Update) -> Result<(), End> {
         let committed = self.assembly.take(update).map_err(|error| End::Nonsense(error.to_string()))?;
-        let Some((txn, transaction, malformed)) = committed else { return Ok(()) };
+        let Some((txn, mut transaction, malformed)) = committed else { return Ok(()) };
+        if std::mem::take(&mut self.whole) {
+            let sent: BTreeSet<&Key> = transaction.upserts.iter().map(|resource| &resource.key).collect();
+            transaction.removals = self.driver.sink.have().into_keys().filter(|key| !sent.contains(key)).collect();
+        }
         for key in transaction.upserts.iter().map(|resource| &resource.key).chain(&transaction.removals) {
             self.malformed.remove(key);
         }
         self.malformed.extend(malformed.into_iter().map(|rejection| (rejection.key.clone(), rejection)));
-        let unusable = self.driver.sink.apply(transaction).await;
+        let unusable = self.driver.sink.apply(transaction).await?;
         // The shell of a malformed one is rejected a second time; the first reason is the better one.
         let known = unusable.into_iter().filter(|rejection| !self.malformed.contains_key(&rejection.key));
         let rejected: Vec<Rejected> = known.chain(self.malformed.values().cloned()).collect();
@@ -206,7 +214,7 @@ impl<S: Sink> Session<'_, S> {
             connection.transactions += 1;
             connection.current = true;
         });
-        self.say(ToServer::Ack(Ack { txn, rejected })).await
+        self.say(ToServer::Ack(Ack { txn, rejected: bounded(rejected) })).await
     }
 
     async fn ask(&mut self, question: Question) -> Result<(), End> {
@@ -243,6 +251,19 @@ impl<S: Sink> Session<'_, S> {
     }
 }
 
+/// The first rejections, with the first words of their reasons; the last one says how many are left out.
+fn bounded(mut rejected: Vec<Rejected>) -> Vec<Rejected> {
+    let more = rejected.len().saturating_sub(REJECTED);
+    rejected.truncate(REJECTED);
+    for rejection in &mut rejected {
+        rejection.reason.truncate(rejection.reason.floor_char_boundary(REASON));
+    }
+    if let Some(last) = rejected.last_mut().filter(|_| more > 0) {
+        last.reason.push_str(&format!("; {more} more Resources are rejected"));
+    }
+    rejected
+}
+
 fn is_absent(absent: &HashMap<Subject, Instant>, subject: &Subject) -> bool {
     absent.get(subject).is_some_and(|until| Instant::now() < *until)
 }
@@ -254,5 +275,31 @@ fn remember(absent: &mut HashMap<Subject, Instant>, subject: Subject, ttl: Durat
     }
     if absent.len() < ABSENT {
         absent.insert(subject, now + ttl.min(LONGEST_RETRY));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codec::parse;
+
+    #[test]
+    fn an_acknowledgement_stays_small_enough_to_be_taken() {
+        let one = |number: usize| Rejected {
+            key: Key::new("AuthorizationPolicy", "n".repeat(63), format!("{number:0>253}")),
+            version: "0".repeat(32),
+            // Two bytes a letter, six as JSON.
+            reason: "ä\u{1}".repeat(1000),
+        };
+        let table = [(0, 0), (1, 1), (REJECTED, REJECTED), (REJECTED + 1, REJECTED), (20 * REJECTED, REJECTED)];
+        for (rejected, told) in table {
+            let ack = ToServer::Ack(Ack { txn: 1, rejected: bounded((0..rejected).map(one).collect()) });
+            let text = serde_json::to_vec(&ack).expect("JSON");
+            assert!(text.len() < MAX_MESSAGE, "{} bytes for {rejected}", text.len());
+            let Ok(ToServer::Ack(ack)) = parse(&text) else { panic!("an Ack") };
+            assert_eq!(ack.rejected.len(), told);
+            let more = (rejected - told > 0).then(|| format!("; {} more Resources are rejected", rejected - told));
+            assert!(more.is_none_or(|more| ack.rejected.last().is_some_and(|last| last.reason.ends_with(&more))), "{rejected}");
+        }
     }
 }

@@ -1,20 +1,21 @@
 //! From a listening socket to TLS connections that carry the service.
 
-use super::Configuration;
+use super::connection::{Connection, Places};
+use super::{Configuration, Limits};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-/// Handshakes under way at once; more wait in the listen queue.
-const HANDSHAKES: usize = 64;
-/// For one handshake: whoever takes longer is cut off, so that idle strangers hold no slot.
+/// Connections whose handshake is done, on their way to the server.
+const READY: usize = 64;
+/// For one handshake: whoever takes longer is cut off, so that idle strangers hold no place.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How often, and how patiently, a silent connection is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -38,8 +39,9 @@ pub(super) async fn serve(
 ) -> Result<(), ServeError> {
     let mut tls = (*tls).clone();
     tls.alpn_protocols = vec![b"h2".to_vec()];
-    let (ready, connections) = mpsc::channel(HANDSHAKES);
-    let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(tls)), ready, stop.clone()));
+    let (ready, connections) = mpsc::channel(READY);
+    let limits = service.0.limits.clone();
+    let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(tls)), limits, ready, stop.clone()));
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -60,13 +62,12 @@ pub(super) async fn serve(
 async fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+    limits: Limits,
+    ready: mpsc::Sender<io::Result<Connection>>,
     stop: CancellationToken,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let places = Places::new(limits.connections, limits.connections_of_one_address);
     loop {
-        // Never closed, so acquiring does not fail.
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
@@ -79,17 +80,28 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, ready, stop) = (acceptor.clone(), ready.clone(), stop.clone());
-        // Ends by itself: in time, or when the server stops.
+        // Whoever finds none is closed at once: waiting in the listen queue it would be in the way of others.
+        let Some(place) = places.take(peer.ip().to_canonical()) else {
+            tracing::debug!(%peer, "there are too many connections to the configuration server: this one is closed");
+            continue;
+        };
+        let (acceptor, ready, stop, patience) = (acceptor.clone(), ready.clone(), stop.clone(), limits.hello);
+        // Ends by itself: with the connection, in time, or when the server stops.
         tokio::spawn(async move {
-            let _permit = permit;
-            let handshake = tokio::select! {
-                handshake = handshake(acceptor, socket) => handshake,
-                () = stop.cancelled() => return,
+            let serving = async {
+                match handshake(acceptor, socket).await {
+                    Ok(stream) => {
+                        let (connection, watched) = Connection::new(stream, peer, place, patience);
+                        if ready.send(Ok(connection)).await.is_ok() {
+                            watched.await;
+                        }
+                    }
+                    Err(error) => log_failed_handshake(peer, &error),
+                }
             };
-            match handshake {
-                Ok(stream) => drop(ready.send(Ok(stream)).await),
-                Err(error) => log_failed_handshake(peer, &error),
+            tokio::select! {
+                () = serving => {}
+                () = stop.cancelled() => {}
             }
         });
     }

@@ -3,6 +3,7 @@
 //! What a node may read is decided by a [`Source`] from the authenticated [`Node`] alone; nothing a client says enters into it.
 
 mod accept;
+mod connection;
 mod difference;
 mod session;
 
@@ -109,11 +110,15 @@ pub trait Source: Send + Sync + 'static {
 /// Bounds and times of a server.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Connections at once, those that have not proved anything yet included; more are closed.
+    pub connections: usize,
+    /// The same from one address: a proxy has one, and one more while it reconnects, but many may be behind one address.
+    pub connections_of_one_address: usize,
     /// Streams at once; more are turned away.
     pub streams: usize,
     /// First transactions under way at once; more wait, so that a restart of the controller is no storm.
     pub initial_syncs: usize,
-    /// From the opening of a stream to its Hello.
+    /// From the opening of a stream to its Hello; and how long a connection may be without a stream.
     pub hello: Duration,
     /// From a commit to its Ack; a client that takes longer is cut off and may come back.
     pub ack: Duration,
@@ -126,6 +131,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections: 16_384,
+            connections_of_one_address: 512,
             streams: 8192,
             initial_syncs: 64,
             hello: Duration::from_secs(10),
@@ -149,6 +156,8 @@ struct Shared {
     initial_syncs: Arc<Semaphore>,
     /// The newest stream of each node, by UID; at most `limits.streams`.
     connected: Mutex<HashMap<String, Connected>>,
+    /// How many streams of each node, by UID, have not said Hello.
+    silent: Mutex<HashMap<String, usize>>,
     stop: CancellationToken,
 }
 
@@ -182,8 +191,8 @@ impl Server {
     pub fn new(authenticate: Arc<dyn Authenticate>, source: Arc<dyn Source>, limits: Limits, stop: CancellationToken) -> Self {
         let streams = Arc::new(Semaphore::new(limits.streams));
         let initial_syncs = Arc::new(Semaphore::new(limits.initial_syncs));
-        let connected = Mutex::new(HashMap::new());
-        Self { shared: Arc::new(Shared { authenticate, source, limits, streams, initial_syncs, connected, stop }) }
+        let (connected, silent) = (Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { authenticate, source, limits, streams, initial_syncs, connected, silent, stop }) }
     }
 
     /// The nodes that are connected.

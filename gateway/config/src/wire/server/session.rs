@@ -1,5 +1,6 @@
 //! One client's stream, from its first message to its end.
 
+use super::connection::{Carried, Peer};
 use super::difference::{Difference, Held};
 use super::{Connected, Layer, Limits, Node, Question, Shared, Unauthenticated, View};
 use crate::resource::kind::holds_secrets;
@@ -18,26 +19,41 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
+#[cfg(test)]
+mod tests;
+
 /// Messages to one client between us and its connection: flow control does the rest.
 const QUEUE: usize = 4;
 /// Explains waiting for one client.
 const QUESTIONS: usize = 16;
 /// Subjects one client may want at once.
 const WANTED: usize = 4096;
+/// Answers waiting for the transaction that brings what was wanted; a client asks no more at once.
+const ANSWERS: usize = 1024;
+/// Streams of one node that have not said Hello: it has one, and one more while it reconnects.
+const SILENT: usize = 4;
 /// For the last message to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// What a stream takes of the server, until it is dropped.
+struct Slot {
+    _permit: OwnedSemaphorePermit,
+    _carried: Carried,
+}
 
 /// Authenticates a new stream and starts serving it.
 pub(super) async fn open(
     shared: Arc<Shared>,
     request: Request<Streaming<ToServer>>,
 ) -> Result<ReceiverStream<Result<ToClient, Status>>, Status> {
-    let Ok(slot) = shared.streams.clone().try_acquire_owned() else {
+    let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
         return Err(Status::resource_exhausted("too many streams: come back later"));
     };
-    let node = authenticate(&shared, &request).await?;
+    let peer = request.extensions().get::<Peer>().ok_or_else(|| Status::internal("a connection without an address"))?;
+    let (address, slot) = (peer.address, Slot { _permit: permit, _carried: peer.carry() });
+    let node = authenticate(&shared, &request, address).await?;
     let (send, receive) = mpsc::channel(QUEUE);
     // Ends with the client, with the server, or when the client is too slow.
     match node {
@@ -48,20 +64,14 @@ pub(super) async fn open(
 }
 
 /// Sends away who cannot be judged yet, as a proxy that is known is: it comes back soon, with no growing pause.
-async fn postpone(
-    shared: Arc<Shared>,
-    mut incoming: Streaming<ToServer>,
-    outgoing: mpsc::Sender<Result<ToClient, Status>>,
-    _slot: OwnedSemaphorePermit,
-) {
+async fn postpone(shared: Arc<Shared>, mut incoming: Streaming<ToServer>, outgoing: mpsc::Sender<Result<ToClient, Status>>, _slot: Slot) {
     // Its first message, whatever it says: an answer before it would be taken for a broken stream.
     let _ = tokio::time::timeout(shared.limits.hello, incoming.message()).await;
     send_away(&shared, &outgoing).await;
 }
 
 /// Who the client is; none: nobody can tell yet.
-async fn authenticate(shared: &Shared, request: &Request<Streaming<ToServer>>) -> Result<Option<Node>, Status> {
-    let peer: SocketAddr = request.remote_addr().ok_or_else(|| Status::internal("a connection without an address"))?;
+async fn authenticate(shared: &Shared, request: &Request<Streaming<ToServer>>, peer: SocketAddr) -> Result<Option<Node>, Status> {
     let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
     let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) else {
         tracing::warn!(%peer, "a client without a token was refused");
@@ -85,14 +95,18 @@ async fn run(
     node: Node,
     mut incoming: Streaming<ToServer>,
     outgoing: mpsc::Sender<Result<ToClient, Status>>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 ) {
+    let Some(silent) = Silent::enter(&shared, &node) else {
+        return refuse(&outgoing, Status::resource_exhausted("too many streams of this proxy have not said hello")).await;
+    };
     let hello = match tokio::time::timeout(shared.limits.hello, incoming.message()).await {
         Ok(Ok(Some(ToServer::Hello(hello)))) => hello,
         Ok(Ok(Some(_))) => return refuse(&outgoing, Status::failed_precondition("the first message must be hello")).await,
         Ok(Ok(None) | Err(_)) => return,
         Err(_) => return refuse(&outgoing, Status::deadline_exceeded("no hello came")).await,
     };
+    drop(silent);
     if hello.protocol > PROTOCOL {
         let text =
             format!("this controller speaks protocol {PROTOCOL} at most, the client speaks {}: upgrade the controller", hello.protocol);
@@ -112,7 +126,7 @@ async fn run(
         End::Gone => {}
         End::Stopped | End::Withdrawn => send_away(&shared, &outgoing).await,
         End::Replaced => refuse(&outgoing, Status::aborted("a newer stream of this proxy took over")).await,
-        End::Late => refuse(&outgoing, Status::deadline_exceeded("a transaction was not acknowledged in time")).await,
+        End::Late => refuse(&outgoing, Status::deadline_exceeded("what was sent was not taken or not acknowledged in time")).await,
         End::Broken(text) => refuse(&outgoing, Status::invalid_argument(text)).await,
     }
 }
@@ -142,10 +156,39 @@ enum End {
     Withdrawn,
     #[error("a newer stream took over")]
     Replaced,
-    #[error("a transaction was not acknowledged in time")]
+    #[error("what was sent was not taken or not acknowledged in time")]
     Late,
     #[error("{0}")]
     Broken(String),
+}
+
+/// A stream that has not said Hello.
+struct Silent {
+    shared: Arc<Shared>,
+    uid: String,
+}
+
+impl Silent {
+    fn enter(shared: &Arc<Shared>, node: &Node) -> Option<Self> {
+        let mut silent = shared.silent.lock();
+        let count = silent.entry(node.uid.clone()).or_default();
+        (*count < SILENT).then(|| {
+            *count += 1;
+            Self { shared: shared.clone(), uid: node.uid.clone() }
+        })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let mut silent = self.shared.silent.lock();
+        if let Some(count) = silent.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                silent.remove(&self.uid);
+            }
+        }
+    }
 }
 
 /// A node's entry among the connected, for as long as its newest stream lasts.
@@ -161,11 +204,14 @@ impl Presence {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let replaced = CancellationToken::new();
         let entry = Connected { node: node.clone(), serial, questions, replaced: replaced.clone() };
+        let mut connected = shared.connected.lock();
         // A proxy that comes back before its old connection is known to be dead takes its own place.
-        if let Some(old) = shared.connected.lock().insert(node.uid.clone(), entry) {
+        if let Some(old) = connected.insert(node.uid.clone(), entry) {
             old.replaced.cancel();
         }
+        // Told while nobody else of this node can come or go, or the word that the old stream is gone might come last.
         shared.source.presence(&node, true);
+        drop(connected);
         Self { shared, node, serial, replaced }
     }
 }
@@ -175,7 +221,6 @@ impl Drop for Presence {
         let mut connected = self.shared.connected.lock();
         if connected.get(&self.node.uid).is_some_and(|entry| entry.serial == self.serial) {
             connected.remove(&self.node.uid);
-            drop(connected);
             self.shared.source.presence(&self.node, false);
         }
     }
@@ -243,27 +288,9 @@ impl<'a> Session<'a> {
         };
         let mut first = true;
         loop {
-            if self.in_flight.is_none() {
-                let sent = tokio::select! {
-                    sent = self.send_difference(first) => sent,
-                    () = shared.stop.cancelled() => return End::Stopped,
-                    () = replaced.cancelled() => return End::Replaced,
-                };
-                if sent.is_err() {
-                    return End::Gone;
-                }
-                first = false;
-            }
-            let free = self.in_flight.is_none();
-            let deadline = self.in_flight.as_ref().map(|flight| flight.deadline);
+            let step = self.step(&mut incoming, &mut asked, &mut first);
             let outcome = tokio::select! {
-                message = incoming.message() => match message {
-                    Ok(Some(message)) => self.heard(message).await,
-                    Ok(None) | Err(_) => Err(End::Gone),
-                },
-                changed = self.view.changed(), if free => changed.map_err(|_| End::Withdrawn),
-                Some(question) = asked.recv() => self.ask(question).await,
-                () = at(deadline) => Err(End::Late),
+                outcome = step => outcome,
                 () = shared.stop.cancelled() => Err(End::Stopped),
                 () = replaced.cancelled() => Err(End::Replaced),
             };
@@ -273,9 +300,32 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Sends what is due, then waits for the next thing to happen and does what it asks for.
+    async fn step(
+        &mut self,
+        incoming: &mut Streaming<ToServer>,
+        asked: &mut mpsc::Receiver<Question>,
+        first: &mut bool,
+    ) -> Result<(), End> {
+        if self.in_flight.is_none() {
+            self.send_difference(std::mem::take(first)).await?;
+        }
+        let free = self.in_flight.is_none();
+        let deadline = self.in_flight.as_ref().map(|flight| flight.deadline);
+        tokio::select! {
+            message = incoming.message() => match message {
+                Ok(Some(message)) => self.heard(message).await,
+                Ok(None) | Err(_) => Err(End::Gone),
+            },
+            changed = self.view.changed(), if free => changed.map_err(|_| End::Withdrawn),
+            Some(question) = asked.recv() => self.ask(question).await,
+            () = at(deadline) => Err(End::Late),
+        }
+    }
+
     /// Sends what the client lacks, if anything. The first transaction is sent even when it is empty: it tells a client that resumes that
     /// what it has is complete.
-    async fn send_difference(&mut self, first: bool) -> Result<(), Closed> {
+    async fn send_difference(&mut self, first: bool) -> Result<(), End> {
         let view = self.view.borrow_and_update().clone();
         // Anew each time: what answers a subject changes with the view.
         self.wanted.iter_mut().for_each(|(subject, keys)| *keys = readable(self.shared, self.node, &view, subject));
@@ -285,33 +335,29 @@ impl<'a> Session<'a> {
         let answers = std::mem::take(&mut self.answers);
         if difference.is_empty() && !first {
             self.held = Held::Acknowledged(Box::new(view), wanted);
-            return self.send_all(answers).await;
+            return self.send_all(answers, Instant::now() + self.limits.ack).await;
         }
         self.txn += 1;
         let parts = difference.parts(self.txn);
         // From now on: a client that does not even read its parts is late too.
         let deadline = Instant::now() + self.limits.ack;
-        match tokio::time::timeout_at(deadline, self.send_all(parts)).await {
-            Ok(sent) => sent?,
-            // The deadline has passed, so the loop ends at once.
-            Err(_) => tracing::warn!(node = self.node.name, "a proxy does not take its configuration"),
-        }
+        self.send_all(parts, deadline).await?;
         self.in_flight = Some(InFlight { view, wanted, deadline, answers });
         Ok(())
     }
 
-    async fn send_all(&self, messages: Vec<ToClient>) -> Result<(), Closed> {
+    async fn send_all(&self, messages: Vec<ToClient>, deadline: Instant) -> Result<(), End> {
         for message in messages {
-            self.outgoing.send(Ok(message)).await.map_err(|_| Closed)?;
+            match tokio::time::timeout_at(deadline, self.outgoing.send(Ok(message))).await {
+                Ok(sent) => sent.map_err(|_| End::Gone)?,
+                Err(_) => return Err(End::Late),
+            }
         }
         Ok(())
     }
 
     async fn send(&self, message: ToClient) -> Result<(), End> {
-        match tokio::time::timeout(self.limits.ack, self.outgoing.send(Ok(message))).await {
-            Ok(sent) => sent.map_err(|_| End::Gone),
-            Err(_) => Err(End::Late),
-        }
+        self.send_all(vec![message], Instant::now() + self.limits.ack).await
     }
 
     async fn heard(&mut self, message: ToServer) -> Result<(), End> {
@@ -345,7 +391,7 @@ impl<'a> Session<'a> {
         self.initial = None;
         self.shared.source.acknowledged(self.node, &flight.view, &ack);
         self.held = Held::Acknowledged(Box::new(flight.view), flight.wanted);
-        self.send_all(flight.answers).await.map_err(|_| End::Gone)
+        self.send_all(flight.answers, Instant::now() + self.limits.ack).await
     }
 
     async fn want(&mut self, Want { id, subject }: Want) -> Result<(), End> {
@@ -353,6 +399,9 @@ impl<'a> Session<'a> {
         if keys.is_empty() || (self.wanted.len() >= WANTED && !self.wanted.contains_key(&subject)) {
             let ttl = u64::try_from(self.limits.not_found.as_millis()).unwrap_or(u64::MAX);
             return self.send(ToClient::NotFound(NotFound { id, ttl })).await;
+        }
+        if self.answers.len() >= ANSWERS {
+            return Err(End::Broken(format!("more than {ANSWERS} questions wait for an answer")));
         }
         self.answers.push(ToClient::Found(Found { id, keys: keys.clone() }));
         self.wanted.insert(subject, keys);
@@ -381,9 +430,6 @@ impl<'a> Session<'a> {
         self.send(ToClient::Explain(Explain { id: self.last_question, request: question.request })).await
     }
 }
-
-/// The client's side of the queue is gone.
-struct Closed;
 
 /// The keys that answer a subject: within the node's view, and none of a kind that holds secrets, whatever the source says.
 fn readable(shared: &Shared, node: &Node, view: &View, subject: &Subject) -> Vec<Key> {

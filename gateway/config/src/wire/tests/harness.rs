@@ -2,19 +2,26 @@
 
 use crate::resource::{Class, Origin, Resource};
 use crate::resource::{Secret, VersionKey};
-use crate::wire::client::{Client, Options, Sink, Text, Transaction};
+use crate::wire::client::{Client, Driver, NotApplied, Options, Sink, Text, Transaction};
+use crate::wire::codec::Json;
 use crate::wire::server::{Authenticate, Limits, Node, Server, SignRefusal, Source, Unauthenticated, View};
-use crate::wire::{Ack, Encoded, Rejected, Subject};
+use crate::wire::{Ack, Encoded, METHOD, Rejected, Subject, ToClient, ToServer};
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use selvage_policy::Key;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{ClientTlsConfig, Endpoint};
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -64,6 +71,8 @@ pub struct Book {
     pub finds: Mutex<Vec<Subject>>,
     /// It has nothing to say yet.
     pub silent: Mutex<bool>,
+    /// Certificates that are never done.
+    pub signing: AtomicUsize,
 }
 
 impl Book {
@@ -96,7 +105,10 @@ impl Source for Book {
     async fn sign(&self, node: &Node, csr: &str) -> Result<String, SignRefusal> {
         match csr {
             "GOOD" => Ok(format!("CHAIN for {}", node.uid)),
-            "SLOW" => std::future::pending().await,
+            "SLOW" => {
+                self.signing.fetch_add(1, Ordering::Relaxed);
+                std::future::pending().await
+            }
             _ => Err(SignRefusal("the request names another account".into())),
         }
     }
@@ -131,6 +143,48 @@ impl Authority {
         let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key);
         Self { roots, tls: Arc::new(tls.expect("a configuration")) }
+    }
+}
+
+impl Authority {
+    /// A TLS connection to the controller that nothing is said on yet.
+    pub async fn handshake(&self, address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(self.roots.as_bytes()).expect("PEM");
+        roots.add(root).expect("a root");
+        let mut tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let name = "controller.selvage".try_into().expect("a name");
+        let socket = TcpStream::connect(address).await.expect("a connection");
+        tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, socket).await.expect("a handshake")
+    }
+}
+
+/// A client that says what it likes.
+pub struct Raw {
+    pub say: mpsc::Sender<ToServer>,
+    heard: tonic::Streaming<ToClient>,
+}
+
+impl Raw {
+    /// A stream whose other side may send `window` bytes before it has to wait for us to read.
+    pub async fn open(authority: &Authority, address: SocketAddr, token: &str, window: Option<u32>) -> Result<Self, tonic::Status> {
+        let root = tonic::transport::Certificate::from_pem(&authority.roots);
+        let tls = ClientTlsConfig::new().ca_certificate(root).domain_name("controller.selvage");
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("an address").tls_config(tls).expect("roots");
+        let channel = endpoint.initial_stream_window_size(window).connect().await.expect("a connection");
+        let (say, said) = mpsc::channel(1);
+        let mut request = tonic::Request::new(ReceiverStream::new(said));
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.expect("a connection");
+        let path = http::uri::PathAndQuery::from_static(METHOD);
+        let opened = grpc.streaming(request, path, Json::<ToServer, ToClient>::default()).await?;
+        Ok(Self { say, heard: opened.into_inner() })
+    }
+
+    pub async fn hear(&mut self) -> Result<Option<ToClient>, tonic::Status> {
+        tokio::time::timeout(PATIENCE, self.heard.message()).await.expect("something is heard")
     }
 }
 
@@ -177,6 +231,10 @@ pub struct ProxyState {
     /// Keys this proxy cannot use.
     pub unusable: Vec<Key>,
     pub delay: Duration,
+    /// How many of the next transactions are not applied.
+    pub faults: usize,
+    /// If there is one, each transaction waits for a permit.
+    pub gate: Option<Arc<Semaphore>>,
 }
 
 #[async_trait]
@@ -185,10 +243,18 @@ impl Sink for Proxy {
         self.0.lock().have.iter().map(|(key, resource)| (key.clone(), resource.version.clone())).collect()
     }
 
-    async fn apply(&mut self, transaction: Transaction) -> Vec<Rejected> {
+    async fn apply(&mut self, transaction: Transaction) -> Result<Vec<Rejected>, NotApplied> {
         let delay = self.0.lock().delay;
         tokio::time::sleep(delay).await;
+        let gate = self.0.lock().gate.clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.expect("never closed").forget();
+        }
         let mut state = self.0.lock();
+        if state.faults > 0 {
+            state.faults -= 1;
+            return Err(NotApplied("a fault".into()));
+        }
         let names = |keys: Vec<&Key>| keys.into_iter().map(|key| key.name.clone()).collect::<Vec<_>>();
         let step = (names(transaction.upserts.iter().map(|r| &r.key).collect()), names(transaction.removals.iter().collect()));
         state.steps.push(step);
@@ -203,7 +269,7 @@ impl Sink for Proxy {
             }
             state.have.insert(resource.key.clone(), resource);
         }
-        rejected
+        Ok(rejected)
     }
 
     async fn explain(&mut self, request: serde_json::Value) -> serde_json::Value {
@@ -239,7 +305,17 @@ pub fn options(authority: &Authority, address: SocketAddr, token: &str) -> Optio
 }
 
 pub fn connect(options: Options, proxy: &Proxy) -> Running {
-    let (client, driver) = Client::new(options, proxy.clone());
+    run(Client::new(options, proxy.clone()))
+}
+
+/// The same, by a client that can say of little what it has.
+pub fn connect_saying_at_most(have: usize, options: Options, proxy: &Proxy) -> Running {
+    let (client, mut driver) = Client::new(options, proxy.clone());
+    driver.most_have = have;
+    run((client, driver))
+}
+
+fn run((client, driver): (Client, Driver<Proxy>)) -> Running {
     let stop = CancellationToken::new();
     tokio::spawn(driver.run(stop.clone()));
     Running { client, _stop: stop.drop_guard() }

@@ -1,14 +1,18 @@
 mod harness;
 mod messages;
+mod strangers;
 
-use super::client::AskError;
+use super::client::{AskError, Client};
 use super::server::{ExplainError, Limits};
 use super::{PART, Subject};
-use harness::{Authority, Book, Controller, Proxy, ProxyState, certificate, connect, key, options, policy, until, view};
+use harness::{
+    Authority, Book, Controller, Proxy, ProxyState, certificate, connect, connect_saying_at_most, key, options, policy, until, view,
+};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 fn quick() -> Limits {
     Limits { spread: Duration::from_millis(20), ..Limits::default() }
@@ -47,6 +51,36 @@ async fn a_client_that_resumes_is_sent_differences_only() {
     until("first transaction", || proxy.steps().len() == 1).await;
     assert_eq!(proxy.steps()[0], (vec!["changed".to_string(), "new".into()], vec!["gone".to_string()]));
     assert_eq!(proxy.names(), ["changed", "new", "same"]);
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_say_what_it_has_drops_what_it_is_not_sent_again() {
+    let (authority, book, controller) = world(quick()).await;
+    book.publish("a", view(&[policy("same", json!(1)), policy("changed", json!(2))], &[]));
+    let proxy = Proxy::default();
+    let old = [policy("same", json!(1)), policy("changed", json!(1)), policy("gone", json!(1))];
+    proxy.0.lock().have = old.into_iter().map(|r| (r.key.clone(), r)).collect();
+    let _running = connect_saying_at_most(100, options(&authority, controller.address, "token-a"), &proxy);
+    until("first transaction", || proxy.steps().len() == 1).await;
+    assert_eq!(proxy.steps()[0], (vec!["changed".to_string(), "same".into()], vec!["gone".to_string()]));
+    // Later ones are differences again.
+    book.publish("a", view(&[policy("same", json!(1)), policy("changed", json!(3))], &[]));
+    until("second transaction", || proxy.steps().len() == 2).await;
+    assert_eq!(proxy.steps()[1], (vec!["changed".to_string()], vec![]));
+    assert_eq!(proxy.names(), ["changed", "same"]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_not_applied_is_not_acknowledged_and_comes_again() {
+    let (authority, book, controller) = world(quick()).await;
+    book.publish("a", view(&[policy("x", json!(1))], &[]));
+    let proxy = Proxy(Arc::new(Mutex::new(ProxyState { faults: 1, ..ProxyState::default() })));
+    let running = connect(options(&authority, controller.address, "token-a"), &proxy);
+    let connection = running.client.connection();
+    until("ended", || connection.borrow().error.as_ref().is_some_and(|error| error.contains("could not be applied: a fault"))).await;
+    until("applied", || proxy.names() == ["x"]).await;
+    until("acknowledged", || book.acks.lock().len() == 1).await;
+    assert_eq!(connection.borrow().transactions, 1);
 }
 
 #[tokio::test]
@@ -238,15 +272,17 @@ async fn a_transaction_larger_than_a_part_arrives_whole() {
 async fn while_a_transaction_is_under_way_the_latest_wins() {
     let (authority, book, controller) = world(quick()).await;
     book.publish("a", view(&[policy("x", json!(0))], &[]));
-    let proxy = Proxy(Arc::new(Mutex::new(ProxyState { delay: Duration::from_millis(200), ..ProxyState::default() })));
+    let gate = Arc::new(Semaphore::new(0));
+    let proxy = Proxy(Arc::new(Mutex::new(ProxyState { gate: Some(gate.clone()), ..ProxyState::default() })));
     let _running = connect(options(&authority, controller.address, "token-a"), &proxy);
     until("first transaction under way", || !controller.server.connected().is_empty()).await;
     for round in 1..=50 {
         book.publish("a", view(&[policy("x", json!(round))], &[]));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
+    gate.add_permits(100);
     until("the newest", || proxy.0.lock().have.values().any(|resource| resource.spec == json!(50))).await;
-    assert!(proxy.steps().len() <= 3, "{} steps for 50 changes", proxy.steps().len());
+    assert!(proxy.steps().len() <= 2, "{} steps for 50 changes", proxy.steps().len());
 }
 
 #[tokio::test]
@@ -329,10 +365,20 @@ async fn a_proxy_explains_and_reports() {
     let patience = Duration::from_secs(5);
     assert_eq!(controller.server.explain("a", json!("GET /"), patience).await, Ok(json!({"of": "GET /"})));
     assert_eq!(controller.server.explain("b", json!("GET /"), patience).await, Err(ExplainError::NotConnected("b".into())));
-    running.client.report(json!({"requests": 1}));
+    running.client.report(json!({"requests": 1})).expect("there is room");
     until("reported", || *book.reports.lock() == [json!({"requests": 1})]).await;
     drop(running);
     until("gone", || controller.server.connected().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_report_that_finds_no_room_is_not_taken() {
+    let authority = Authority::new();
+    // Its driver does not run: nobody takes anything out of the queue.
+    let (client, _driver) = Client::new(options(&authority, "127.0.0.1:1".parse().expect("an address"), "token-a"), Proxy::default());
+    let taken = (0..1000).take_while(|number| client.report(json!(number)).is_ok()).count();
+    assert!((1..1000).contains(&taken), "{taken}");
+    assert_eq!(client.report(json!("more")), Err(AskError::Busy));
 }
 
 #[tokio::test]

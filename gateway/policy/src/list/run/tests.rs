@@ -136,6 +136,34 @@ fn a_default_guard_holds_only_where_nothing_closer_is_attached() {
     // What is not attached displaces nothing.
     assert_eq!(storefront().verdict(&set(default("a"), vec![conditional("request.method == 'POST'")])), "deny authorization_denied a r");
     assert_eq!(storefront().method("POST").verdict(&set(default("a"), vec![conditional("request.method == 'POST'")])), "allow b r");
+    // Nor does what may be attached, what fails, or what only audits.
+    for when in ["request.headers['x-beta'] == '1'", "1 / 0 == 1"] {
+        assert_eq!(storefront().verdict(&set(default("a"), vec![conditional(when)])), "deny authorization_denied a r", "{when}");
+    }
+    assert_eq!(
+        storefront().header("x-beta", "1").verdict(&set(default("a"), vec![conditional("request.headers['x-beta'] == '1'")])),
+        "allow b r"
+    );
+    let auditing = authorization("b", json!({ "mode": "Audit", "rules": [{ "name": "r", "action": "Allow" }] }));
+    assert_eq!(storefront().verdict(&set(default("a"), vec![auditing])), "deny authorization_denied a r");
+    let limit = |name: &str, spec: Value| {
+        let mut spec = spec;
+        spec["limits"] = json!([{ "name": name, "requests": 1, "per": "24h" }]);
+        limits(name, spec)
+    };
+    let outer = || limit("outer", json!({ "inheritance": "Default" }));
+    let table = [
+        (json!({}), Some("inner")),
+        (json!({ "when": "request.method == 'POST'" }), Some("outer")),
+        // Both count: it is not known whether the inner one applies.
+        (json!({ "when": "request.headers['x-beta'] == '1'" }), Some("outer")),
+    ];
+    for (inner, by) in table {
+        let set = set(outer(), vec![limit("inner", inner.clone())]);
+        assert_eq!(storefront().verdict(&set), "allow", "{inner}");
+        let denial = storefront().run(&set, Purpose::Live).denial;
+        assert_eq!(denial.and_then(|denial| denial.policy).map(|key| key.name.clone()).as_deref(), by, "{inner}");
+    }
     // Another kind displaces nothing.
     let limit = crate::sample::limits("l", json!({ "limits": [{ "name": "x", "requests": 9, "per": "1s" }] }));
     assert_eq!(storefront().verdict(&set(default("a"), vec![limit])), "deny authorization_denied a r");
@@ -210,7 +238,7 @@ fn a_guard_that_cannot_be_enforced_refuses() {
         (Invalid::UnknownKind("FirewallPolicy".into()), "deny policy_unknown broken"),
     ];
     for (invalid, expected) in table {
-        let refusing = attached(Compiled::refusing(key(), 0, &invalid));
+        let refusing = attached(Compiled::refusing(key(), 0, &json!({}), &invalid));
         assert_eq!(storefront().verdict(&on_service(vec![account("a", "Allow", "storefront"), refusing.clone()])), expected);
         let explained = storefront().run(&on_service(vec![refusing]), Purpose::Explain);
         assert_eq!(explained.steps[0].detail, invalid.to_string());
@@ -258,6 +286,19 @@ fn details_are_hidden_on_request() {
     let denial = storefront().run(&on_service(vec![authorization("a", spec)]), Purpose::Live).denial.unwrap();
     assert!(denial.hidden);
     assert_eq!((denial.reason, denial.policy.unwrap().name.as_str()), (Reason::AuthorizationDenied, "a"));
+    // Of a policy that cannot be enforced as well; where that cannot be read, nothing is told.
+    for (spec, hidden) in [
+        (json!({ "rules": [] }), false),
+        (json!({ "hideDetails": false, "rules": 7 }), false),
+        (json!({ "hideDetails": true, "rules": 7 }), true),
+        (json!({ "hideDetails": "yes" }), true),
+        (Value::Null, true),
+    ] {
+        let key = crate::Key::new("AuthorizationPolicy", "shop", "a");
+        let refusing = attached(Compiled::refusing(key, 0, &spec, &Invalid::field("spec.rules", "no")));
+        let denial = storefront().run(&on_service(vec![refusing]), Purpose::Live).denial.unwrap();
+        assert_eq!((denial.hidden, denial.policy.unwrap().name.as_str()), (hidden, "a"), "{spec}");
+    }
 }
 
 #[test]
@@ -281,7 +322,7 @@ fn what_is_under_way_is_asked_about_authorization_and_not_counted_again() {
     for (kind, reason) in
         [("RateLimitPolicy", None), ("AuthorizationPolicy", Some(Reason::PolicyInvalid)), ("Newer", Some(Reason::PolicyInvalid))]
     {
-        let broken = Compiled::refusing(crate::key::Key::new(kind, "shop", "x"), 0, &Invalid::field("spec", "broken"));
+        let broken = Compiled::refusing(crate::key::Key::new(kind, "shop", "x"), 0, &json!({}), &Invalid::field("spec", "broken"));
         let decision = storefront().run(&on_service(vec![attached(broken)]), Purpose::Recheck);
         assert_eq!(decision.denial.map(|denial| denial.reason), reason, "{kind}");
     }

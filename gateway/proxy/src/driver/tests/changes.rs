@@ -94,7 +94,8 @@ async fn refused_under_way(script: fn() -> Reply, head: &str, body: &str) -> (Wo
     let mut one = Client::on(connect(ONE, address).await);
     one.send(head).await;
     timeout(PATIENCE, async {
-        while backend.connections() == 0 {
+        // The backend has all of it, or waits for the rest.
+        while backend.connections() == 0 || body.is_empty() && backend.count() == 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
@@ -139,7 +140,7 @@ async fn a_posture_and_a_limit_that_come_late_differ() {
     });
     let with = |posture: &str| {
         let mesh = json!({ "key": "Mesh/default", "spec": { "trustDomain": "td", "roots": [], "posture": posture } });
-        vec![mesh, json!({ "key": "Listener/shop/app-1#in-80", "spec": local.clone() })]
+        vec![mesh, json!({ "key": "Listener/shop/app-1#in:80", "spec": local.clone() })]
     };
     let world = World::start(with("AllowAll")).await;
     let mut one = websocket(ONE, address).await;
@@ -239,4 +240,37 @@ async fn an_opaque_connection_ends_too() {
     let ended = of("Listener/shop/db-1#in");
     assert_eq!((&ended["reason"], &ended["policy"]), (&json!("policy_changed"), &json!("AuthorizationPolicy/shop/late")), "{ended}");
     assert_eq!(of("Listener/shop/storefront-1#out")["reason"], json!(null), "the caller's proxy saw it end, and ended nothing");
+}
+
+#[tokio::test]
+async fn a_listener_that_leaves_a_shared_socket_takes_what_it_let_in_and_nothing_else() {
+    let backend = Backend::start(move |_, _| Reply::Echo(WS.as_bytes().to_vec())).await;
+    let address = free_address();
+    let with = |names: &[&str]| {
+        let mut resources = vec![mesh_settings()];
+        for name in names {
+            let mut one = listener(address, json!({ "hostname": format!("{name}.example") }));
+            one["key"] = json!(format!("Listener/shop/public#{name}"));
+            let mut route = route(name, to("app", json!({})));
+            route["spec"]["parents"] = json!([format!("Listener/shop/public#{name}")]);
+            resources.extend([one, route]);
+        }
+        resources.extend(service("app", "Http", &[backend.address]));
+        resources
+    };
+    let options = ProxyOptions { linger: Duration::from_millis(300), ..ProxyOptions::default() };
+    for (stays, goes) in [("a", "b"), ("b", "a")] {
+        let world = World::run(with(&["a", "b"]), Options::default(), &options).await;
+        let websocket = async |host: &str| {
+            let mut socket = Client::connect(address).await;
+            socket.send(HANDSHAKE.replace("Host: a", &format!("Host: {host}.example"))).await;
+            assert_eq!(socket.answer().await.unwrap().status, 101);
+            socket.stream
+        };
+        let (mut staying, mut going) = (websocket(stays).await, websocket(goes).await);
+        world.change(with(&[stays])).await;
+        assert!(ends(&mut going).await, "{goes}");
+        assert_eq!(world.lines(1).await[0]["reason"], "policy_changed");
+        assert!(echoes(&mut staying).await, "{stays}");
+    }
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 use std::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 fn deny(path: &str) -> Value {
     let target = json!({ "kind": "Gateway", "namespace": "shop", "name": "public" });
@@ -192,4 +194,98 @@ async fn guards_of_the_target_run_here_where_it_has_no_sidecar() {
     assert_eq!(get(address, "/b", "").await.status, 200);
     assert_eq!(get(address, "/admin/x", "").await.status, 403);
     assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_has_ended_its_side_is_waited_for_and_not_for_ever() {
+    let late = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate".to_vec();
+    let backend = Backend::start(move |_, request| match request.target.as_str() {
+        "/late" => Reply::Slowly(vec![(Duration::from_millis(300), late.clone())]),
+        _ => Reply::Slowly(vec![(Duration::from_secs(60), Vec::new())]),
+    })
+    .await;
+    for (target, abandoned, answer) in [("/late", Duration::from_secs(20), Some(200)), ("/never", Duration::from_millis(300), None)] {
+        let address = free_address();
+        let mut resources = vec![mesh_settings(), listener(address, json!({})), route("all", to("app", json!({})))];
+        resources.extend(service("app", "Http", &[backend.address]));
+        let world = World::run(resources, Options::default(), &ProxyOptions { abandoned, ..ProxyOptions::default() }).await;
+        let mut client = Client::connect(address).await;
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        client.stream.shutdown().await.unwrap();
+        assert_eq!(client.answer().await.map(|answer| answer.status), answer, "{target}");
+        world.lines(1).await;
+        assert_eq!(world.shared.metrics.requests.in_flight(), 0, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn time_outs_of_a_policy_are_live() {
+    // A socket whose queue is full answers no more than a host that is not there.
+    let full = TcpSocket::new_v4().unwrap();
+    full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = full.listen(1).unwrap();
+    let unreachable = full.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(connected) = tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(unreachable)).await {
+        queued.push(connected.unwrap());
+    }
+    let silent = Backend::start(|_, _| Reply::Slowly(vec![(Duration::from_secs(60), Vec::new())])).await;
+    for (timeouts, backend, outcome) in [
+        (json!({ "connect": "300ms" }), unreachable, "connect_failed"),
+        (json!({ "request": "300ms" }), silent.address, "timed_out"),
+        (json!({ "backendRequest": "300ms" }), silent.address, "timed_out"),
+    ] {
+        let address = free_address();
+        let target = json!({ "kind": "Gateway", "namespace": "shop", "name": "public" });
+        let policy = policy("TrafficPolicy", "times", target, json!({ "timeouts": timeouts, "retry": { "attempts": 0 } }));
+        let mut resources = vec![mesh_settings(), listener(address, json!({})), route("all", to("app", json!({}))), policy];
+        resources.extend(service("app", "Http", &[backend]));
+        let world = World::start(resources).await;
+        let began = Instant::now();
+        let answer = get(address, "/", "").await;
+        assert_eq!((answer.status, answer.reason().as_str()), (504, "upstream_timeout"), "{timeouts}");
+        // Without the policy making a connection may take 5 s, and the rest as long as it likes.
+        assert!((250..4500).contains(&began.elapsed().as_millis()), "{timeouts} {:?}", began.elapsed());
+        assert_eq!(world.metric(&format!("selvage_upstream_attempts_total{{outcome=\"{outcome}\"}}")), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_ends_too() {
+    let backend = Backend::start(|_, _| {
+        let mut parts = vec![(Duration::ZERO, b"HTTP/1.1 200 OK\r\n".to_vec())];
+        parts.extend((0..1000).map(|_| (Duration::from_millis(50), b"x: y\r\n".to_vec())));
+        Reply::Slowly(parts)
+    })
+    .await;
+    for rule in [json!({ "backendTimeoutMs": 300 }), json!({ "requestTimeoutMs": 300 })] {
+        let (world, address) = simple(&backend, rule.clone()).await;
+        let mut client = Client::connect(address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!((answer.status, answer.reason().as_str()), (504, "upstream_timeout"), "{rule}");
+        assert_eq!(world.metric("selvage_upstream_attempts_total{outcome=\"timed_out\"}"), 1.0, "{rule}");
+    }
+}
+
+#[tokio::test]
+async fn once_the_head_is_there_a_response_may_pause() {
+    let switched = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
+    let backend = Backend::start(|_, request| match request.target.as_str() {
+        "/ws" => Reply::Echo(switched.to_vec()),
+        _ => Reply::Slowly(vec![
+            (Duration::ZERO, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n12".to_vec()),
+            (Duration::from_millis(4000), b"34".to_vec()),
+        ]),
+    })
+    .await;
+    let (_world, address) = simple(&backend, json!({ "backendTimeoutMs": 2000 })).await;
+    let mut socket = Client::connect(address).await;
+    socket.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n").await;
+    assert_eq!(socket.answer().await.unwrap().status, 101);
+    assert_eq!(get(address, "/", "").await.body, "1234");
+    socket.send("ping").await;
+    let mut echoed = [0; 4];
+    tokio::time::timeout(PATIENCE, socket.stream.read_exact(&mut echoed)).await.unwrap().unwrap();
+    assert_eq!(&echoed, b"ping");
 }

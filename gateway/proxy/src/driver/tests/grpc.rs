@@ -249,3 +249,17 @@ async fn a_deadline_after_the_head_resets_the_stream() {
     assert!(called.broken.is_some_and(|error| error.is_reset()) && !called.body.is_empty());
     assert!((350..5000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn an_application_that_is_said_to_speak_http2_is_called_so_by_its_own_sidecar() {
+    let echo = Echo::start().await;
+    for (application, status) in [(json!("H2c"), 200), (json!(null), 502)] {
+        let address = free_address();
+        let inbound = json!({
+            "bind": { "bound": address }, "port": 8080, "protocol": "Http", "clients": "Fellows", "forward": { "local": echo.address },
+            "application": application,
+        });
+        let _world = World::start(vec![mesh_settings(), json!({ "key": "Listener/shop/app-1#in:8080", "spec": inbound })]).await;
+        assert_eq!(get(address, "/plain", "").await.status, status, "{application}");
+    }
+}

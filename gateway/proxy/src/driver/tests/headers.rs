@@ -26,8 +26,11 @@ async fn what_only_we_say_is_removed_from_everybody_and_said_anew() {
         assert_eq!(seen.one("x-forwarded-proto"), Some("http"), "{clients}");
         assert_eq!(seen.one("x-forwarded-host"), Some("shop.example"), "{clients}");
         let ours = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
-        let left: Vec<_> =
-            seen.names().into_iter().filter(|name| super::super::hygiene::is_ours(name) && !ours.contains(&name.as_str())).collect();
+        let left: Vec<_> = seen
+            .names()
+            .into_iter()
+            .filter(|name| selvage_config::resource::fields::is_ours(name) && !ours.contains(&name.as_str()))
+            .collect();
         assert!(left.is_empty(), "{clients}: {left:?}");
     }
 }
@@ -113,4 +116,18 @@ async fn filters_change_headers_both_ways() {
     assert_eq!((seen.all("x-set"), seen.all("x-add"), seen.all("x-gone")), (vec!["newer"], vec!["one", "two"], vec![]));
     assert_eq!((seen.one("content-length"), seen.body.as_slice()), (Some("5"), b"hello".as_slice()));
     assert_eq!((answer.one("x-old"), answer.one("x-new"), answer.one("x-gone"), answer.body.as_str()), (Some("2"), Some("3"), None, "ok"));
+}
+
+#[tokio::test]
+async fn an_interim_response_loses_what_ends_at_this_hop_and_a_repeated_length_is_said_once() {
+    let both = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-hop\r\nx-hop: 1\r\nKeep-Alive: timeout=1\r\n\r\n\
+        HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok";
+    let backend = Backend::start(move |_, _| Reply::Bytes(both.as_bytes().to_vec())).await;
+    let (_world, address) = simple(&backend, json!({})).await;
+    let mut client = Client::connect(address).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let hints = client.answer().await.unwrap();
+    assert_eq!((hints.status, hints.one("link"), hints.one("x-hop"), hints.one("keep-alive")), (103, Some("</a>"), None, None));
+    let answer = client.answer().await.unwrap();
+    assert_eq!((answer.status, answer.one("content-length"), answer.body.as_str()), (200, Some("2"), "ok"));
 }

@@ -112,3 +112,37 @@ async fn a_limit_shows_its_fields_whether_it_lets_pass_or_refuses() {
     }
     assert_eq!(backend.count(), 2);
 }
+
+#[tokio::test]
+async fn what_a_policy_in_audit_mode_would_refuse_is_logged_and_counted_and_passes() {
+    let app = Backend::hello().await;
+    let (address, opaque) = (free_address(), free_address());
+    let audit = |name: &str, target: Value| {
+        let rules = json!([{ "name": "no", "action": "Deny" }]);
+        policy("AuthorizationPolicy", name, target, json!({ "mode": "Audit", "rules": rules }))
+    };
+    let tcp = json!({
+        "bind": { "bound": opaque }, "port": 9000, "protocol": "Tcp", "clients": "Outside", "forward": { "local": app.address },
+        "chain": [{ "kind": "Workload", "namespace": "shop", "name": "db" }],
+    });
+    let mut resources = vec![
+        mesh_settings(),
+        listener(address, json!({})),
+        json!({ "key": "Listener/shop/db#in", "spec": tcp }),
+        route("all", to("app", json!({}))),
+        audit("edge", json!({ "kind": "Gateway", "namespace": "shop", "name": "public" })),
+        audit("target", json!({ "kind": "Service", "namespace": "shop", "name": "app" })),
+        audit("db", json!({ "kind": "Workload", "namespace": "shop", "name": "db" })),
+    ];
+    resources.extend(service("app", "Http", &[app.address]));
+    let world = World::start(resources).await;
+    let counted = || world.metric("selvage_audited_total{policy_kind=\"AuthorizationPolicy\",reason=\"authorization_denied\"}");
+    assert_eq!(get(address, "/", "").await.status, 200);
+    let line = &world.lines(1).await[0];
+    assert_eq!(line["audited"], json!(["AuthorizationPolicy/shop/edge", "AuthorizationPolicy/shop/target"]), "{line}");
+    assert_eq!((counted(), line.get("reason")), (2.0, None));
+    assert_eq!(get(opaque, "/", "").await.status, 200);
+    let line = &world.lines(2).await[1];
+    assert_eq!((&line["protocol"], &line["audited"]), (&json!("tcp"), &json!(["AuthorizationPolicy/shop/db"])), "{line}");
+    assert_eq!(counted(), 3.0);
+}

@@ -18,6 +18,8 @@ struct Path {
     outbound: SocketAddr,
     /// Where the application's sidecar listens.
     sidecar: SocketAddr,
+    /// What is in force.
+    resources: Vec<Value>,
 }
 
 /// `assertors` are those whose word the application's sidecar takes.
@@ -42,8 +44,8 @@ async fn path(app: SocketAddr, rule: Value, assertors: &[&str], more: Vec<Value>
     let mut resources = vec![
         json!({ "key": "Mesh/default", "spec": { "trustDomain": "td", "roots": [ca.root()] } }),
         listener(edge, json!({ "identity": EDGE })),
-        json!({ "key": "Listener/shop/app-1#in-8080", "spec": inbound }),
-        json!({ "key": "Listener/shop/storefront-1#out-shop.app-80", "spec": calls }),
+        json!({ "key": "Listener/shop/app-1#in:8080", "spec": inbound }),
+        json!({ "key": "Listener/shop/storefront-1#out:shop.app-80", "spec": calls }),
         route("all", to("app", rule)),
         leaf(EDGE),
         leaf(CALLER),
@@ -51,7 +53,7 @@ async fn path(app: SocketAddr, rule: Value, assertors: &[&str], more: Vec<Value>
     ];
     resources.extend(service_of("app", "Http", json!([{ "address": sidecar, "identity": APP }])));
     resources.extend(more);
-    Path { world: World::start(resources).await, edge, outbound, sidecar }
+    Path { world: World::start(resources.clone()).await, edge, outbound, sidecar, resources }
 }
 
 async fn from(client: &str, address: SocketAddr, fields: &str) -> Answer {
@@ -84,6 +86,26 @@ async fn an_assertors_word_about_the_client_is_taken_and_nobody_elses() {
 }
 
 #[tokio::test]
+async fn a_route_of_the_edge_gives_nobody_the_address_of_another() {
+    let app = Backend::hello().await;
+    let target = json!({ "kind": "Workload", "namespace": "shop", "name": "app-1" });
+    let rules = json!([{ "name": "near", "action": "Allow", "from": [{ "ipBlocks": ["127.0.0.77/32"] }] }]);
+    let guard = policy("AuthorizationPolicy", "near", target, json!({ "rules": rules }));
+    let path = path(app.address, json!({}), &[EDGE], vec![guard]).await;
+    assert_eq!(from("127.0.0.77", path.edge, "").await.status, 200);
+    assert_eq!(from("127.0.0.78", path.edge, "").await.reason(), "authorization_denied");
+    for name in ["X-Forwarded-For", "x_forwarded_for"] {
+        let mut resources = path.resources.clone();
+        let forging = route("all", to("app", json!({ "filters": [{ "requestHeaders": { "set": [[name, "127.0.0.77"]] } }] })));
+        let before = resources.iter_mut().find(|resource| resource["key"] == forging["key"]).unwrap();
+        *before = forging;
+        let rejected = path.world.attempt(resources).await;
+        assert!(rejected.iter().any(|one| one.reason.contains(name)), "{rejected:?}");
+        assert_eq!(from("127.0.0.78", path.edge, "").await.reason(), "authorization_denied", "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_has_one_id_and_one_trace_on_its_whole_way() {
     let app = Backend::hello().await;
     let path = path(app.address, json!({}), &[EDGE], vec![]).await;
@@ -96,7 +118,7 @@ async fn a_request_has_one_id_and_one_trace_on_its_whole_way() {
             (seen.one("x-request-id"), seen.one("traceparent").map(|p| &p[3..35]))
         );
     }
-    let by_sidecar = lines.iter().find(|line| line["listener"] == "Listener/shop/app-1#in-8080").unwrap();
+    let by_sidecar = lines.iter().find(|line| line["listener"] == "Listener/shop/app-1#in:8080").unwrap();
     assert_eq!((by_sidecar["principal"].as_str(), by_sidecar["protocol"].as_str()), (Some(EDGE), Some("http2")), "{by_sidecar}");
 }
 

@@ -13,11 +13,13 @@ mod mesh;
 mod pace;
 mod retries;
 mod routes;
+mod siblings;
+mod smuggled;
 
 use super::{Options, Shared};
 use crate::observe::{AccessLog, Metrics};
 use crate::proxy::{Parts, Proxy, ProxyOptions};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Rejection, Snapshot};
 use crate::state::Live;
 use crate::tls::MeshTransport;
 use arc_swap::ArcSwap;
@@ -27,8 +29,9 @@ use selvage_policy::Key;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -70,10 +73,16 @@ impl World {
 
     /// The same with other limits.
     pub(super) async fn with(resources: Vec<Value>, options: Options) -> Self {
+        Self::run(resources, options, &ProxyOptions::default()).await
+    }
+
+    /// The same with other limits of connections too.
+    pub(super) async fn run(resources: Vec<Value>, options: Options, proxy: &ProxyOptions) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let live = Arc::new(Live::default());
         let shelf = Shelf::default();
-        let snapshot = compile(&Snapshot::empty(), resources, &live);
+        let (snapshot, rejected) = compile(&Snapshot::empty(), resources, &live);
+        assert_eq!(rejected, []);
         let wanted: Vec<_> = snapshot.sockets.keys().copied().collect();
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -90,22 +99,28 @@ impl World {
             metrics: shared.metrics.clone(),
             observer: shared.clone(),
         };
-        let proxy = Proxy::start_with(&ProxyOptions::default(), parts, |_| super::new(shared.clone())).unwrap();
+        let proxy = Proxy::start_with(proxy, parts, |_| super::new(shared.clone())).unwrap();
         let mut status = proxy.status();
         let open = status.wait_for(|status| wanted.iter().all(|bind| status.bound.contains_key(bind)));
         tokio::time::timeout(PATIENCE, open).await.expect("sockets open").unwrap();
         Self { shared, shelf, live, changes, proxy }
     }
 
-    /// Puts other Resources in force and waits for the proxy to have followed.
+    /// Puts other Resources in force, all of which must compile, and waits for the proxy to have followed.
     pub(super) async fn change(&self, resources: Vec<Value>) {
-        let snapshot = compile(&self.shared.snapshot.load(), resources, &self.live);
+        assert_eq!(self.attempt(resources).await, []);
+    }
+
+    /// The same with what cannot be used rejected.
+    pub(super) async fn attempt(&self, resources: Vec<Value>) -> Vec<Rejection> {
+        let (snapshot, rejected) = compile(&self.shared.snapshot.load(), resources, &self.live);
         let generation = snapshot.generation;
         self.shared.snapshot.store(Arc::new(snapshot));
         self.changes.send_replace(generation);
         let mut status = self.proxy.status();
         let followed = status.wait_for(|status| status.generation == generation);
         tokio::time::timeout(PATIENCE, followed).await.expect("in time").unwrap();
+        rejected
     }
 
     /// The log lines, once there are `count` of them.
@@ -128,7 +143,7 @@ impl World {
     }
 }
 
-fn compile(previous: &Snapshot, resources: Vec<Value>, live: &Live) -> Snapshot {
+fn compile(previous: &Snapshot, resources: Vec<Value>, live: &Live) -> (Snapshot, Vec<Rejection>) {
     let resources: BTreeMap<Key, Arc<Resource>> = resources
         .into_iter()
         .map(|mut resource| {
@@ -140,14 +155,15 @@ fn compile(previous: &Snapshot, resources: Vec<Value>, live: &Live) -> Snapshot 
             (resource.key.clone(), Arc::new(resource))
         })
         .collect();
-    let (snapshot, rejected) = Snapshot::compile(previous, &resources, live);
-    assert!(rejected.is_empty(), "{rejected:?}");
-    snapshot
+    Snapshot::compile(previous, &resources, live)
 }
 
-/// An address that nobody listens on.
+/// A loopback address that nobody else has, with a port that nobody listens on; a port of 127.0.0.1 could be somebody else's before it is used.
 pub(super) fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let address = Ipv4Addr::new(127, 100 + (std::process::id() % 24) as u8, high, low);
+    std::net::TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
 }
 
 /// The listener `Listener/shop/public#http` for everybody, with fields replaced by those of `with`.

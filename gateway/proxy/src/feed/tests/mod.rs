@@ -9,7 +9,7 @@ use selvage_policy::{Key, SpiffeId};
 use serde_json::json;
 use std::time::Duration;
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn key(text: &str) -> Key {
     text.parse().expect("a key")
@@ -38,6 +38,7 @@ pub fn listener(name: &str, identity: Option<SpiffeId>) -> Resource {
         chain: vec![],
         posture: false,
         identity,
+        application: None,
         assertors: vec![],
     };
     Resource::core(keys::listener("shop", "public", name), &spec, 0)

@@ -1,7 +1,7 @@
 //! Finds the end of a request head step by step, never looking at a byte twice.
 
 use super::{Head, MAX_FIELDS};
-use crate::net::detect::{Spoken, classify, is_long_target};
+use crate::net::detect::{is_long_target, is_request};
 
 /// How far it got.
 #[derive(Default)]
@@ -21,11 +21,11 @@ impl Scan {
             return Some(Head::Malformed);
         }
         if !self.request_line {
-            match classify(&head[start..]) {
+            match is_request(&head[start..]) {
                 None => return None,
-                Some(Spoken::Http1) => self.request_line = true,
-                Some(Spoken::Opaque) if is_long_target(&head[start..]) => return Some(Head::LongTarget),
-                Some(_) => return Some(Head::Malformed),
+                Some(true) => self.request_line = true,
+                Some(false) if is_long_target(&head[start..]) => return Some(Head::LongTarget),
+                Some(false) => return Some(Head::Malformed),
             }
         }
         self.at = self.at.max(start);

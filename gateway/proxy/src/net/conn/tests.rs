@@ -1,4 +1,5 @@
-//! Heads by tables, and the deadlines of reading one on a paused clock.
+//! Heads by tables, and the deadlines of reading one. Where no byte is awaited the clock is paused: time jumps to the next timer whenever
+//! nobody can go on.
 
 use super::*;
 use crate::permit::Permits;
@@ -6,7 +7,7 @@ use selvage_config::resource::listener::Bind;
 use selvage_policy::Key;
 use tokio::net::{TcpListener, TcpStream};
 
-/// A connection on loopback, the client's end first. Time is paused: it jumps to the next timer whenever nobody can go on.
+/// A connection on loopback, the client's end first.
 async fn pair() -> (TcpStream, Conn, Closing) {
     let listener = TcpListener::bind("127.77.1.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -21,7 +22,7 @@ async fn pair() -> (TcpStream, Conn, Closing) {
         tls: None,
         generation: 0,
         closing: closing.clone(),
-        permits: Permits::default(),
+        permits: Permits::new(Duration::ZERO),
     });
     (near.expect("connected"), Conn::plain(Raw::new(tcp), connection).expect("a connection"), closing)
 }
@@ -34,11 +35,13 @@ async fn a_client_that_sends_nothing_is_let_go_after_a_while() {
     assert_eq!(began.elapsed().as_secs(), IDLE.as_secs());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_head_must_end_by_its_deadline_however_busily_it_trickles() {
     let (mut near, mut conn, closing) = pair().await;
+    near.write_all(b"GET / HTTP/1.1\r\n").await.expect("written");
+    conn.io.get_ref().raw().tcp().peek(&mut [0]).await.expect("its first byte has arrived");
+    tokio::time::pause();
     let trickle = tokio::spawn(async move {
-        near.write_all(b"GET / HTTP/1.1\r\n").await.expect("written");
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             if near.write_all(b"x: y\r\n").await.is_err() {
@@ -63,7 +66,7 @@ async fn an_idle_connection_ends_at_once_when_it_is_drained() {
     assert_eq!((head, began.elapsed().as_secs()), (Head::Ended, 5));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_head_larger_than_its_bound_is_not_read_on() {
     let (mut near, mut conn, closing) = pair().await;
     let flood = tokio::spawn(async move {
@@ -75,7 +78,7 @@ async fn a_head_larger_than_its_bound_is_not_read_on() {
     flood.abort();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn the_head_stays_to_be_read_and_the_next_one_waits_its_turn() {
     let (mut near, mut conn, closing) = pair().await;
     let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";

@@ -24,13 +24,24 @@ use selvage_policy::{Key, SpiffeId};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// Longer than anything here takes, on any machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A driver that answers itself: `/slow` after 400 ms, `/large` at length, all after their bodies.
-struct Probe;
+/// A driver that answers itself: `/slow` once its gate is open, `/large` at length, all after their bodies.
+#[derive(Clone)]
+struct Probe {
+    gate: Arc<Semaphore>,
+}
+
+impl Probe {
+    /// Its gate is shut.
+    fn new() -> Self {
+        Self { gate: Arc::new(Semaphore::new(0)) }
+    }
+}
 
 #[async_trait]
 impl ProxyHttp for Probe {
@@ -41,7 +52,7 @@ impl ProxyHttp for Probe {
     async fn request_filter(&self, session: &mut Session, _: &mut ()) -> pingora_core::Result<bool> {
         let connection = session.digest().and_then(Connection::of).cloned().expect("every connection is known");
         if session.req_header().uri.path() == "/slow" {
-            sleep(Duration::from_millis(400)).await;
+            let _passed = self.gate.acquire().await.expect("it is never closed");
         }
         let mut read = 0;
         while let Some(chunk) = session.read_request_body().await? {
@@ -86,6 +97,7 @@ struct Fixture {
     snapshot: Arc<ArcSwap<Snapshot>>,
     changes: watch::Sender<u64>,
     memory: Arc<Memory>,
+    probe: Probe,
 }
 
 impl Fixture {
@@ -99,7 +111,7 @@ impl Fixture {
         let (changes, receiver) = watch::channel(0);
         let options = ProxyOptions { access: Sink::Off, ..ProxyOptions::default() };
         let proxy = Proxy::start(&options, snapshot.clone(), receiver).expect("started");
-        let fixture = Self { proxy, snapshot, changes, memory: Arc::default() };
+        let fixture = Self { proxy, snapshot, changes, memory: Arc::default(), probe: Probe::new() };
         fixture.settled().await;
         fixture
     }
@@ -115,8 +127,9 @@ impl Fixture {
             metrics: Arc::new(Metrics::new().expect("metrics")),
             observer: memory.clone(),
         };
-        let proxy = Proxy::start_with(&options, parts, |_| Probe).expect("started");
-        let fixture = Self { proxy, snapshot, changes, memory };
+        let probe = Probe::new();
+        let proxy = Proxy::start_with(&options, parts, |_| probe.clone()).expect("started");
+        let fixture = Self { proxy, snapshot, changes, memory, probe };
         fixture.settled().await;
         fixture
     }
@@ -135,6 +148,22 @@ impl Fixture {
         let mut status = self.proxy.status();
         let settled = |status: &Status| status.generation == generation && status.bound.len() + status.failures.len() > 0;
         timeout(PATIENCE, status.wait_for(settled)).await.expect("in time").expect("alive");
+    }
+
+    /// Lets requests for `/slow` end, those to come too.
+    fn open_gate(&self) {
+        self.probe.gate.add_permits(1);
+    }
+
+    /// Waits until so many requests are under way.
+    async fn under_way(&self, requests: usize) {
+        timeout(PATIENCE, async {
+            while self.proxy.requests() != requests {
+                sleep(LOOK).await;
+            }
+        })
+        .await
+        .expect("in time");
     }
 
     /// The address a bind got.
@@ -178,6 +207,7 @@ fn spec(bind: Bind, protocol: Protocol) -> ListenerSpec {
         chain: Vec::new(),
         posture: false,
         identity: None,
+        application: None,
         assertors: Vec::new(),
     }
 }

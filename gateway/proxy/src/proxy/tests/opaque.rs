@@ -232,14 +232,20 @@ async fn a_preamble_names_a_port_of_this_workload_or_is_refused() {
 
 #[tokio::test]
 async fn a_captured_connection_that_was_not_redirected_is_dropped() {
-    let port = free("127.0.0.1:0").port();
+    // Below the ports that the kernel gives away, another one in each process.
+    let port = 20_000 + (std::process::id() % 10_000) as u16;
     let mut spec = spec(Bind::Captured(port), Protocol::Tcp);
     spec.forward = Forward::Destination;
     let fixture = Fixture::start(snapshot(vec![listener("captured", spec)])).await;
     let mut stream = TcpStream::connect(("127.77.0.78", port)).await.expect("connected");
     assert!(exchange(&mut stream, b"round and round").await.is_ok_and(|answer| answer.is_empty()) || is_closed(&mut stream).await);
-    sleep(Duration::from_millis(50)).await;
-    assert_eq!(fixture.proxy.connections(), 0, "no loop has begun");
+    timeout(PATIENCE, async {
+        while fixture.proxy.connections() > 0 {
+            sleep(LOOK).await;
+        }
+    })
+    .await
+    .expect("no loop has begun");
 }
 
 #[test]
@@ -324,4 +330,93 @@ async fn tls_is_passed_on_by_server_name_beside_a_listener_that_ends_it() {
     assert_eq!(listeners, ["public#passed", "public#passed", "public#ended", "public#passed"]);
     assert_eq!(closed[3].denial.as_ref().map(|denial| denial.reason), Some(Reason::NoRoute));
     assert_eq!(closed[0].route.as_deref(), Some(&Key::new("TLSRoute", "shop", "one")));
+}
+
+#[tokio::test]
+async fn a_connection_that_turns_out_opaque_late_is_held_to_what_holds_by_then() {
+    let ca = Authority::new("mesh");
+    let db = id("spiffe://cluster.local/ns/shop/sa/db");
+    let app = application("127.77.0.84:0", b"220 ready\r\n").await;
+    let listener = |mode| snapshot(vec![inbound("in", bind(85), Protocol::Detect, mode, &db, &ca, app)]);
+    let fixture = Fixture::start(listener(MeshMode::Permissive)).await;
+    let mut silent = fixture.connect(bind(85)).await;
+    fixture.swap(listener(MeshMode::Strict)).await;
+    assert!(is_closed(&mut silent).await, "the application is not heard in plain");
+    let denial = fixture.closed(1).await[0].denial.clone();
+    assert_eq!(denial.map(|denial| denial.reason), Some(Reason::MeshRequired));
+}
+
+/// An application that says something and then breaks off.
+async fn breaking(at: &str) -> SocketAddr {
+    let listener = TcpListener::bind(at).await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.write_all(b"half a file").await?;
+            // What it says has been read before it breaks off: a reset would take it along.
+            stream.read_exact(&mut [0]).await?;
+            stream.set_zero_linger()?;
+        }
+        std::io::Result::Ok(())
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_breaks_off_does_not_look_like_an_end() {
+    let ca = Authority::new("mesh");
+    let (db, cart) = (id("spiffe://cluster.local/ns/shop/sa/db"), id("spiffe://cluster.local/ns/shop/sa/cart"));
+    let app = breaking("127.77.0.86:0").await;
+    let served = free("127.77.0.87:0");
+    let mut target = inbound("in", Bind::Bound(served), Protocol::Tcp, MeshMode::Permissive, &db, &ca, app);
+    target.spec.port = served.port();
+    let target = Fixture::start(snapshot(vec![target])).await;
+    let caller = Fixture::start(outbound(bind(88), Protocol::Tcp, &cart, &ca, &[endpoint(served, Some(&db))])).await;
+    for (fixture, at) in [(&target, Bind::Bound(served)), (&caller, bind(88))] {
+        let mut stream = fixture.connect(at).await;
+        let mut read = [0; 11];
+        timeout(PATIENCE, stream.read_exact(&mut read)).await.expect("in time").expect("what was said");
+        stream.write_all(b"!").await.expect("written");
+        let end = timeout(PATIENCE, stream.read(&mut read)).await.expect("in time");
+        assert_eq!(end.map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset));
+    }
+}
+
+#[tokio::test]
+async fn open_connections_are_load() {
+    let ca = Authority::new("mesh");
+    let cart = id("spiffe://cluster.local/ns/shop/sa/cart");
+    let endpoints = [endpoint(application("127.77.0.89:0", b"1").await, None), endpoint(application("127.77.0.90:0", b"2").await, None)];
+    let caller = Fixture::start(outbound(bind(91), Protocol::Tcp, &cart, &ca, &endpoints)).await;
+    let mut open = Vec::new();
+    let mut by_endpoint = [0; 2];
+    for _ in 0..10 {
+        let mut stream = caller.connect(bind(91)).await;
+        let mut who = [0];
+        timeout(PATIENCE, stream.read_exact(&mut who)).await.expect("in time").expect("a greeting");
+        by_endpoint[usize::from(who[0] - b'1')] += 1;
+        open.push(stream);
+    }
+    assert!(by_endpoint.iter().all(|connections| *connections >= 3), "{by_endpoint:?}");
+}
+
+#[tokio::test]
+async fn a_mesh_hop_may_begin_late_and_in_pieces_where_tcp_is_declared() {
+    let ca = Authority::new("mesh");
+    let (db, cart) = (id("spiffe://cluster.local/ns/shop/sa/db"), id("spiffe://cluster.local/ns/shop/sa/cart"));
+    let app = application("127.77.0.92:0", b"").await;
+    let fixture = Fixture::start(snapshot(vec![inbound("in", bind(93), Protocol::Tcp, MeshMode::Permissive, &db, &ca, app)])).await;
+    let hop = Arc::new(client(&[crate::tls::ALPN_TCP], Some(&ca.workload(&cart))));
+    let mut hello = rustls::ClientConnection::new(hop, ServerName::try_from(db.dns_name()).expect("a name")).expect("a client");
+    let mut bytes = Vec::new();
+    hello.write_tls(&mut bytes).expect("to memory");
+    let mut stream = fixture.connect(bind(93)).await;
+    // Longer than it is waited for before the application is reached.
+    sleep(Duration::from_millis(600)).await;
+    stream.write_all(&bytes[..4]).await.expect("written");
+    sleep(Duration::from_millis(200)).await;
+    stream.write_all(&bytes[4..]).await.expect("written");
+    let mut answer = [0; 6];
+    timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+    assert_eq!((answer[0], answer[5]), (22, 2), "a ServerHello");
 }

@@ -3,7 +3,8 @@
 use super::*;
 use crate::tls::fixtures::client;
 use rustls::pki_types::ServerName;
-use selvage_config::CertificateSpec;
+use selvage_config::{CertificateSpec, MeshSpec};
+use selvage_policy::TrustDomain;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -108,4 +109,59 @@ async fn the_mesh_hop_proves_who_calls_and_anything_else_is_refused_without_a_wa
     let another_name = connect(fixture.connect(bind(45)).await, "orders.test", &[b"http/1.1"], Some(&ca.workload(&cart))).await;
     assert!(another_name.is_err(), "an HTTP listener has no TLS but the mesh hop");
     assert_eq!(timeout(Duration::from_millis(50), app.accept()).await.err().map(|_| ()), Some(()), "the application saw nothing");
+}
+
+#[tokio::test]
+async fn a_mesh_connection_ends_with_the_trust_that_let_it_in() {
+    let (ca, other) = (Authority::new("mesh"), Authority::new("mesh"));
+    let (orders, cart) = (id("spiffe://cluster.local/ns/shop/sa/orders"), id("spiffe://old.local/ns/shop/sa/cart"));
+    let serving = |roots: &[&Authority], aliases: &[&str]| {
+        let mut spec = spec(bind(46), Protocol::Http);
+        spec.mesh = Some(MeshMode::Strict);
+        spec.identity = Some(orders.clone());
+        let aliases: Vec<TrustDomain> = aliases.iter().map(|name| name.to_string().try_into().expect("a trust domain")).collect();
+        let domains = [std::slice::from_ref(orders.trust_domain()), &aliases].concat();
+        let roots: Vec<String> = roots.iter().map(|ca| ca.root()).collect();
+        let leaf = certificate(&ca.workload(&orders)).expect("a leaf");
+        let mesh = Some(serve_mesh(&leaf, &roots, &domains).expect("a configuration"));
+        let mut snapshot = snapshot(vec![Listener { mesh, ..listener("in", spec) }]);
+        snapshot.mesh = Arc::new(MeshSpec {
+            roots,
+            trust_domain: orders.trust_domain().clone(),
+            trust_domain_aliases: aliases,
+            ..(*snapshot.mesh).clone()
+        });
+        snapshot
+    };
+    let fixture = Fixture::start(serving(&[&ca], &["old.local"])).await;
+    for (case, after) in
+        [("its root is gone", serving(&[&other], &["old.local"])), ("its trust domain is gone", serving(&[&ca, &other], &[]))]
+    {
+        fixture.swap(serving(&[&ca], &["old.local"])).await;
+        let connect =
+            async || connect(fixture.connect(bind(46)).await, &orders.dns_name(), &[b"http/1.1"], Some(&ca.workload(&cart))).await;
+        let mut stream = connect().await.expect("agreed");
+        ask(&mut stream, GET).await.expect("an answer");
+        fixture.swap(serving(&[&other, &ca], &["older.local", "old.local"])).await;
+        ask(&mut stream, GET).await.expect("what is added changes nothing");
+        fixture.swap(after).await;
+        assert!(is_closed(&mut stream).await, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_mesh_connection_ends_with_its_certificate() {
+    let ca = Authority::new("mesh");
+    let (orders, cart) = (id("spiffe://cluster.local/ns/shop/sa/orders"), id("spiffe://cluster.local/ns/shop/sa/cart"));
+    let nowhere = SocketAddr::from(([127, 77, 0, 47], 1));
+    let options = ProxyOptions { linger: Duration::ZERO, ..ProxyOptions::default() };
+    let serving = snapshot(vec![inbound("in", bind(47), Protocol::Http, MeshMode::Strict, &orders, &ca, nowhere)]);
+    let fixture = Fixture::with(options, serving).await;
+    let leaf = ca.workload_for(&cart, Duration::from_secs(6));
+    let mut idle = connect(fixture.connect(bind(47)).await, &orders.dns_name(), &[b"http/1.1"], Some(&leaf)).await.expect("agreed");
+    ask(&mut idle, GET).await.expect("an answer");
+    let mut busy = connect(fixture.connect(bind(47)).await, &orders.dns_name(), &[b"http/1.1"], Some(&leaf)).await.expect("agreed");
+    busy.write_all(SLOW).await.expect("written");
+    assert!(is_closed(&mut idle).await, "long before it has been idle for too long");
+    assert!(is_closed(&mut busy).await);
 }

@@ -61,10 +61,17 @@ impl Compile<'_> {
         for (key, endpoints) in all {
             if let Some(backend) = backends.get(key) {
                 backend.endpoints.replace(&endpoints);
-                places.place(&backend.key, endpoints.iter().map(|endpoint| endpoint.address));
+                let decides = |endpoint: &&Endpoint| decides_about(key, endpoint);
+                places.place(&backend.key, endpoints.iter().filter(decides).map(|endpoint| endpoint.address));
             }
         }
     }
+}
+
+/// Nobody's Service decides about the workloads of another namespace, whatever endpoints it is given. Where no workload is known there is
+/// none in this cluster, and whoever has the address may.
+fn decides_about(backend: &Key, endpoint: &Endpoint) -> bool {
+    endpoint.workload.as_ref().is_none_or(|workload| workload.namespace == backend.namespace)
 }
 
 fn backend(key: &Key, spec: &BackendSpec, attachments: &Attachments, live: &Live) -> Backend {

@@ -2,7 +2,7 @@
 
 use super::super::table::RouteMatches;
 use crate::tls::Certificate;
-use selvage_config::{BackendSpec, EndpointsSpec, ListenerSpec, MeshSpec, Resource, RouteSpec};
+use selvage_config::{BackendSpec, EndpointsSpec, ListenerSpec, Resource, RouteSpec};
 use selvage_policy::list::Compiled;
 use selvage_policy::mesh::PathHandling;
 use selvage_policy::{Key, TargetKind};
@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// A parsed Resource.
 #[derive(Clone, Debug)]
 pub(super) enum Form {
-    Mesh(Arc<MeshSpec>),
+    /// What it says is [`super::parts::mesh`], of which there is one.
+    Mesh,
     Listener(Arc<ListenerSpec>),
     Route(Arc<RouteForm>),
     Backend(Arc<BackendSpec>),

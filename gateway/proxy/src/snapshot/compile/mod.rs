@@ -81,6 +81,16 @@ impl Snapshot {
         }
     }
 
+    /// What it is made of: of what cannot be used, the form it keeps; of a guard that cannot be used, that one, so that it refuses again.
+    pub fn used(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.parts.list.iter().map(|part| &part.used)
+    }
+
+    /// Whether the platform's settings were told, but neither these nor any before them could be read.
+    pub fn lacks_settings(&self) -> bool {
+        parts::find(&self.parts.list, &keys::mesh()).is_some_and(|part| part.form.is_none())
+    }
+
     /// Compiles Resources. What cannot be used is rejected one by one: a guard refuses on its attachments, a listener, route, backend or
     /// certificate keeps the form it had in `previous`, a traffic policy is dropped. The rejections are all that stand, not only new ones.
     pub fn compile(previous: &Self, resources: &BTreeMap<Key, Arc<Resource>>, live: &Live) -> (Self, Vec<Rejection>) {
@@ -238,7 +248,7 @@ impl<'a> Compile<'a> {
             if let Some(Form::Policy(policy)) = &part.form {
                 let buckets = match &policy.body {
                     Body::RateLimit(filter) => Some(live.buckets(&part.resource.key, filter.fingerprint())),
-                    Body::Authorization(_) | Body::Traffic(_) | Body::Refuse(..) => None,
+                    Body::Authorization(_) | Body::Traffic(_) | Body::Refuse { .. } => None,
                 };
                 for target in &part.resource.attachments {
                     attachments.attach(target.clone(), Attached { policy: policy.clone(), buckets: buckets.clone() });

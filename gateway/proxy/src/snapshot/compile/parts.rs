@@ -7,6 +7,7 @@ use selvage_config::resource::{InvalidResource, Spec};
 use selvage_config::{Class, CoreKind, MeshSpec, Resource};
 use selvage_policy::Key;
 use selvage_policy::list::{self, Compiled, Context, Invalid, Kind};
+use selvage_policy::mesh::Posture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ pub(super) struct Part {
     pub(super) resource: Arc<Resource>,
     /// What is used; of a core kind whose newest spec is bad, what was used before.
     pub(super) form: Option<Form>,
+    /// What the form was made of; the newest where there is none.
+    pub(super) used: Arc<Resource>,
     /// Why the newest spec is not used.
     pub(super) problem: Option<String>,
 }
@@ -28,22 +31,28 @@ pub(super) struct Change<'a> {
     pub(super) new: Option<usize>,
 }
 
-/// The platform's settings among `resources`, or those there were.
+/// The platform's settings among `resources`, or those there were. Where they were told and none of them could ever be read, nobody may be
+/// let in by a default.
 pub(super) fn mesh(previous: &[Part], before: &Arc<MeshSpec>, resources: &BTreeMap<Key, Arc<Resource>>) -> Arc<MeshSpec> {
     let key = selvage_config::resource::keys::mesh();
     let Some(resource) = resources.get(&key) else {
         let default = super::default_mesh();
-        return if **before == default { before.clone() } else { Arc::new(default) };
+        return shared(before, default);
     };
-    let part = find(previous, &key);
-    if let Some(Part { form: Some(Form::Mesh(mesh)), .. }) = part.filter(|part| part.resource.version == resource.version) {
-        return mesh.clone();
+    let used = find(previous, &key).filter(|part| part.form.is_some());
+    if used.is_some_and(|part| part.resource.version == resource.version) {
+        return before.clone();
     }
     match resource.spec() {
-        Ok(Spec::Mesh(mesh)) if *mesh == **before => before.clone(),
-        Ok(Spec::Mesh(mesh)) => Arc::new(*mesh),
-        _ => before.clone(),
+        Ok(Spec::Mesh(mesh)) => shared(before, *mesh),
+        _ if used.is_some() => before.clone(),
+        _ => shared(before, MeshSpec { posture: Posture::Deny, ..super::default_mesh() }),
     }
+}
+
+/// Equal settings are one Arc: that is how compile sees that nothing changed.
+fn shared(before: &Arc<MeshSpec>, mesh: MeshSpec) -> Arc<MeshSpec> {
+    if mesh == **before { before.clone() } else { Arc::new(mesh) }
 }
 
 /// The part of that key in a sorted list.
@@ -84,13 +93,15 @@ pub(super) fn parse<'a>(
 impl Part {
     fn parse(resource: Arc<Resource>, before: Option<&Self>, mesh: &Arc<MeshSpec>) -> Self {
         match form(&resource, mesh) {
-            Ok(form) => Self { resource, form: Some(form), problem: None },
+            Ok(form) => Self { used: resource.clone(), resource, form: Some(form), problem: None },
             Err(problem) => {
-                let form = match CoreKind::of(&resource.key.kind) {
-                    Some(_) => before.and_then(|part| part.form.clone()),
-                    None => refusing(&resource, &problem),
+                let before = before.filter(|part| part.form.is_some());
+                let (form, used) = match (CoreKind::of(&resource.key.kind), before) {
+                    (Some(_), Some(before)) => (before.form.clone(), before.used.clone()),
+                    (Some(_), None) => (None, resource.clone()),
+                    (None, _) => (refusing(&resource, &problem), resource.clone()),
                 };
-                Self { resource, form, problem: Some(problem.text()) }
+                Self { resource, form, used, problem: Some(problem.text()) }
             }
         }
     }
@@ -115,8 +126,7 @@ impl Problem {
 
 fn form(resource: &Arc<Resource>, mesh: &Arc<MeshSpec>) -> Result<Form, Problem> {
     Ok(match resource.spec().map_err(|invalid| Problem::Resource(Box::new(invalid)))? {
-        // The one that holds, so that there is one Arc to compare.
-        Spec::Mesh(_) => Form::Mesh(mesh.clone()),
+        Spec::Mesh(_) => Form::Mesh,
         Spec::Listener(spec) if spec.posture && spec.identity.is_none() => {
             return Err(Problem::Core("posture: needs `identity`, the workload whose neighbourhood it is about".into()));
         }
@@ -156,5 +166,6 @@ fn refusing(resource: &Resource, problem: &Problem) -> Option<Form> {
         },
         Problem::Core(text) => Invalid::Field { field: "spec".into(), problem: text.clone() },
     };
-    (class == Class::Guard).then(|| Form::Policy(Arc::new(Compiled::refusing(resource.key.clone(), resource.created, &invalid))))
+    let refuses = || Compiled::refusing(resource.key.clone(), resource.created, &resource.spec, &invalid);
+    (class == Class::Guard).then(|| Form::Policy(Arc::new(refuses())))
 }

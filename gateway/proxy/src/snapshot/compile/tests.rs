@@ -119,6 +119,15 @@ fn bad_core_resources_keep_the_form_they_had() {
         ("Route/shop/HTTPRoute.r", "spec.rules", json!({"rules": 1})),
         ("Route/shop/HTTPRoute.r", "rules[0].matches[0].path: `a`", json!({"rules": [{"matches": [{"path": {"exact": "a"}}]}]})),
         ("Route/shop/HTTPRoute.r", "rules[0].filters[0].requestHeaders.set: `selvage-principal`", header("selvage-principal", "me")),
+        ("Route/shop/HTTPRoute.r", "requestHeaders.set: `X-Forwarded-For`", header("X-Forwarded-For", "10.0.0.1")),
+        ("Route/shop/HTTPRoute.r", "requestHeaders.set: `x_forwarded_host`", header("x_forwarded_host", "h")),
+        ("Route/shop/HTTPRoute.r", "requestHeaders.set: `x-real-ip`", header("x-real-ip", "10.0.0.1")),
+        ("Route/shop/HTTPRoute.r", "requestHeaders.remove: `forwarded`", with(json!({"requestHeaders": {"remove": ["forwarded"]}}))),
+        (
+            "Route/shop/HTTPRoute.r",
+            "responseHeaders.add: `selvage_origin`",
+            with(json!({"responseHeaders": {"add": [["selvage_origin", "x"]]}})),
+        ),
         ("Route/shop/HTTPRoute.r", "`content-length` cannot be changed", header("content-length", "0")),
         ("Route/shop/HTTPRoute.r", "`host` cannot be changed", header("host", "x")),
         ("Route/shop/HTTPRoute.r", "the value of `x-a`", header("x-a", "a\r\nb: c")),
@@ -225,6 +234,28 @@ fn a_posture_is_the_listeners_own() {
         world.listener("http", json!({"posture": on, "identity": "spiffe://cluster.local/ns/shop/sa/web"}));
         assert_eq!(reason(&world.snapshot(), "h/"), wanted, "{posture} {on}");
     }
+}
+
+#[test]
+fn platform_settings_that_cannot_be_read_let_nobody_in_by_default() {
+    let (live, mut world) = (Live::default(), edge());
+    world.listener("http", json!({"posture": true, "identity": "spiffe://cluster.local/ns/shop/sa/web"}));
+    assert_eq!(reason(&world.snapshot(), "h/"), None, "without any the default holds");
+    world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": 1}));
+    let (bad, rejections) = again(&Snapshot::empty(), &world, &live);
+    assert_eq!((reason(&bad, "h/"), rejections.len(), bad.lacks_settings()), (Some(Reason::PostureDenied), 1, true));
+    // Nor do others that cannot be read change that; the first that can do.
+    world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": 2}));
+    let (still, _) = again(&bad, &world, &live);
+    assert_eq!((reason(&still, "h/"), still.lacks_settings()), (Some(Reason::PostureDenied), true));
+    assert!(Arc::ptr_eq(&bad.mesh, &still.mesh));
+    world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": []}));
+    let (good, _) = again(&still, &world, &live);
+    assert_eq!((reason(&good, "h/"), good.lacks_settings()), (None, false));
+    // Those that hold are kept where newer ones cannot be read.
+    world.core("Mesh/default", json!({"trustDomain": "cluster.local", "roots": 3}));
+    let (kept, rejections) = again(&good, &world, &live);
+    assert_eq!((reason(&kept, "h/"), rejections.len(), kept.lacks_settings()), (None, 1, false));
 }
 
 #[test]

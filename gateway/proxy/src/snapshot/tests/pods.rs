@@ -11,7 +11,7 @@ const STOCK: &str = "spiffe://cluster.local/ns/shop/sa/stock";
 /// Captured outbound of a pod, a Service with two pods, one of them with a sidecar, and a headless one.
 fn outbound() -> World {
     let mut world = World::default();
-    world.listener("out", json!({"clients": "Application", "forward": "destination", "chain": [], "bind": {"captured": 15301}}));
+    world.listener("out", json!({"port": 0, "clients": "Application", "forward": "destination", "chain": [], "bind": {"captured": 15301}}));
     let stock = json!([{"address": "10.1.0.4:8080", "identity": STOCK}, {"address": "10.1.0.5:8080"}]);
     world.backend("stock", json!({"addresses": ["10.0.0.1"]}), stock);
     world.backend("replicas", json!({"port": 7000}), json!([{"address": "10.1.0.4:7000", "identity": STOCK}]));
@@ -48,6 +48,22 @@ fn a_pod_that_is_called_by_its_address_gets_the_call_and_no_route_takes_it_elsew
     // What is no endpoint is nobody we know, whoever lives at the address.
     for unknown in ["10.1.0.4:8081", "10.1.0.6:8080"] {
         assert_eq!(way(&snapshot, OUTBOUND, unknown, "any/a"), (None, Ok(Next::PassThrough(address(unknown)))));
+    }
+}
+
+#[test]
+fn a_redirect_of_a_mesh_route_says_the_port_that_was_called() {
+    let mut world = outbound();
+    world.backend("shop", json!({"addresses": ["10.0.0.2"], "port": 8080}), json!([]));
+    for (service, parent, address, location) in [
+        ("stock", "Backend/shop/stock#80", "10.0.0.1:80", "http://h/b"),
+        ("shop", "Backend/shop/shop#80", "10.0.0.2:8080", "http://h:8080/b"),
+    ] {
+        let redirect = json!({"redirect": {"status": 301, "path": {"full": "/b"}}});
+        world.route(service, 0, json!({"parents": [parent], "rules": [{"filters": [redirect]}]}));
+        let (_, next) = way(&world.snapshot(), OUTBOUND, address, "h/a");
+        let Ok(Next::Redirect(found)) = next else { panic!("{address}: {next:?}") };
+        assert_eq!(found.location, location);
     }
 }
 
@@ -97,18 +113,29 @@ fn addresses_follow_endpoints_as_they_come_and_go() {
 #[test]
 fn an_endpoint_without_a_sidecar_is_guarded_by_every_service_that_has_it() {
     let mut world = outbound();
-    world.backend("twin", json!({}), json!([{"address": "10.1.0.5:8080"}]));
+    world.backend("twin", json!({}), json!([{"address": "10.1.0.5:8080", "workload": "Pod/shop/stock-1"}]));
+    // Of another namespace: neither its guards nor anything else of it concerns a workload of `shop`, but an address that is none.
+    world.core("Backend/other/stock#80", json!({"port": 80, "protocol": "Http", "chain": []}));
+    let endpoints = json!([{"address": "10.1.0.5:8080", "workload": "Pod/shop/stock-1"}, {"address": "192.0.2.1:8080"}]);
+    world.core("Endpoints/other/stock-1#80", json!({"backend": "Backend/other/stock#80", "endpoints": endpoints}));
     let snapshot = world.snapshot();
-    let chosen = &snapshot.destinations[&key("Backend/shop/stock#80")].backend;
-    let names = |pin: Option<&str>| {
-        let guarding = decide::guarding(&snapshot, chosen, pin.map(address));
-        guarding.iter().map(|backend| backend.key.name.clone()).collect::<Vec<_>>()
+    let names = |chosen: &str, endpoint: &str| {
+        let chosen = &snapshot.destinations[&key(&format!("Backend/{chosen}#80"))].backend;
+        let guarding = decide::guarding(&snapshot, chosen, address(endpoint));
+        guarding.iter().map(|backend| format!("{}/{}", backend.key.namespace, backend.key.name)).collect::<Vec<_>>()
     };
-    assert_eq!(names(Some("10.1.0.5:8080")), ["stock#80", "twin#80"]);
-    assert_eq!(names(Some("10.1.0.4:8080")), ["stock#80"]);
-    assert_eq!(names(None), ["stock#80"], "who called a Service is judged by that one");
+    for chosen in ["shop/stock", "shop/twin"] {
+        assert_eq!(names(chosen, "10.1.0.5:8080"), ["shop/stock#80", "shop/twin#80"], "by whichever it is reached");
+    }
+    assert_eq!(names("shop/stock", "10.1.0.4:8080"), ["shop/stock#80"]);
+    assert_eq!(
+        names("other/stock", "10.1.0.5:8080"),
+        ["shop/stock#80", "shop/twin#80", "other/stock#80"],
+        "and by the one that was called"
+    );
+    assert_eq!(names("shop/stock", "192.0.2.1:8080"), ["other/stock#80", "shop/stock#80"]);
     // One that has moved on meanwhile is still guarded by what was chosen.
-    assert_eq!(names(Some("10.1.0.77:8080")), ["stock#80"]);
+    assert_eq!(names("shop/stock", "10.1.0.77:8080"), ["shop/stock#80"]);
 }
 
 /// Captured inbound of a pod: one declared port and every other.
@@ -122,7 +149,7 @@ fn inbound() -> World {
         spec
     };
     world.listener("declared", spec(json!({"port": 8080, "destination": {"port": 8080}, "forward": {"local": "10.1.0.2:8080"}})));
-    world.listener("any", spec(json!({"port": 15306, "forward": {"own": "10.1.0.2"}})));
+    world.listener("any", spec(json!({"port": 0, "forward": {"own": "10.1.0.2"}})));
     world.listener("edge", json!({"bind": {"bound": "10.1.0.2:16080"}}));
     world
 }
