@@ -179,17 +179,16 @@ async fn serve(program: Program, options: &Run, probes: Probes) -> Result<(), St
     running.leave();
     tracing::info!(?lame_duck, ?drain, "the proxy was told to end");
     // Who asks a second time does not want to wait.
+    let hurried = tokio::select! {
+        () = sleep(lame_duck) => false,
+        () = told() => true,
+    };
     let cut = tokio::select! {
-        cut = async {
-            sleep(lame_duck).await;
-            running.end(drain).await
-        } => cut,
-        () = told() => {
-            return Err("told to end again: what was under way is cut off".into());
-        }
+        cut = running.end(if hurried { Duration::ZERO } else { drain }) => cut,
+        () = told() => return Err("told to end again: what was under way is cut off".into()),
     };
     tracing::info!(cut, "the proxy has ended");
-    Ok(())
+    if cut > 0 && hurried { Err(format!("told to end again: {cut} connections were cut off")) } else { Ok(()) }
 }
 
 /// Says whether a resource file could be put in force.
