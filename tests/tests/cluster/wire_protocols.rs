@@ -162,8 +162,8 @@ fn a_port_that_nobody_declared_is_reached() {
     for from in ["bookshop/guest", "outside/stranger"] {
         // Its container may listen a moment after it has started.
         eventually("the whisper is heard", || {
-            let said = cluster.caller(from, &["say", &to, "psst"]);
-            (said["text"] == "PSST").then_some(())
+            let said = cluster.caller(from, &["say", &to, "psst\n"]);
+            (said["text"] == "PSST\n").then_some(())
         });
     }
 }
@@ -195,14 +195,17 @@ fn every_pod_of_a_service_answers_by_its_address_and_its_headless_name() {
         let said = cluster.call("bookshop/guest", &pod.at(8080).to_string(), "/counters");
         said["body"]["counters"]["/books/4"].as_u64().unwrap_or_default()
     };
-    for to in [format!("{address}:8080"), "catalogue-pods.bookshop:8080".into()] {
-        let before: Vec<u64> = all.iter().map(count).collect();
-        eventually(&format!("both pods answer at {to}"), || {
-            let said = cluster.call("bookshop/guest", &to, "/books/4");
-            assert_eq!(said["status"], 200, "{to}: {said}");
-            all.iter().zip(&before).all(|(pod, before)| count(pod) > *before).then_some(())
-        });
-    }
+    let before: Vec<u64> = all.iter().map(count).collect();
+    eventually("both pods answer", || {
+        let said = cluster.call("bookshop/guest", &format!("{address}:8080"), "/books/4");
+        assert_eq!(said["status"], 200, "{said}");
+        all.iter().zip(&before).all(|(pod, before)| count(pod) > *before).then_some(())
+    });
+    // Which of its addresses a headless name is called at is the caller's own choice.
+    cluster.call("bookshop/guest", "catalogue-pods.bookshop:8080", "/books/4")["status"]
+        .as_u64()
+        .filter(|status| *status == 200)
+        .expect("200");
 }
 
 #[test]

@@ -144,8 +144,10 @@ where
             _ if listener.spec.protocol == Protocol::Tcp => self.opaque_to(self.connection(listener, None), dialled, raw).await,
             Spoken::Http2 => self.http(true, Conn::plain(raw, self.connection(listener, None))).await,
             Spoken::Opaque | Spoken::Nothing => self.opaque_to(self.connection(listener, None), dialled, raw).await,
+            // Nothing is said of the caller there, and nobody can declare what it speaks.
+            Spoken::Unended if self.is_nobody_known(listener) => self.opaque_to(self.connection(listener, None), dialled, raw).await,
             // TLS where none is spoken: the reader of heads answers it as what it is there, no HTTP.
-            Spoken::Http1 | Spoken::Tls => self.http(false, Conn::plain(raw, self.connection(listener, None))).await,
+            Spoken::Http1 | Spoken::Unended | Spoken::Tls => self.http(false, Conn::plain(raw, self.connection(listener, None))).await,
         }
     }
 
@@ -303,7 +305,7 @@ where
         };
         match found {
             Some((Spoken::Opaque | Spoken::Tls | Spoken::Nothing, dialled)) => self.opaque_to(connection, dialled, raw).await,
-            Some((Spoken::Http1 | Spoken::Http2, _)) => {
+            Some((Spoken::Http1 | Spoken::Unended | Spoken::Http2, _)) => {
                 self.worker.shared.refused(&connection, &Denial::of(Reason::BadRequest, "HTTP came as opaque bytes"));
                 raw.reset_on_drop();
             }

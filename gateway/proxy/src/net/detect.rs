@@ -29,6 +29,8 @@ pub enum Spoken {
     Http2,
     /// HTTP/1, or what some server might read as such: the reader of heads, which is strict, has the last word.
     Http1,
+    /// A line has begun and not ended in time: it may still become HTTP/1.
+    Unended,
     /// Something else.
     Opaque,
     /// Nothing so far: the server may be the one that speaks first.
@@ -131,8 +133,8 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Looks until it is clear what is spoken, `patience` for the first byte and [`DETECT`] for those that decide. What is undecided then may still
-/// become HTTP, and is taken for it; what the client ended can not.
+/// Looks until it is clear what is spoken, `patience` for the first byte and [`DETECT`] for those that decide. What the client ended undecided
+/// cannot become HTTP any more.
 pub async fn detect<S: AsyncRead + Unpin>(raw: &mut Raw<S>, patience: Duration) -> io::Result<Spoken> {
     let mut deadline = Instant::now() + if raw.seen().is_empty() { patience } else { DETECT };
     loop {
@@ -142,7 +144,7 @@ pub async fn detect<S: AsyncRead + Unpin>(raw: &mut Raw<S>, patience: Duration) 
         let is_first = raw.seen().is_empty();
         match timeout_at(deadline, raw.look()).await {
             Err(_) if is_first => return Ok(Spoken::Nothing),
-            Err(_) => return Ok(if raw.seen()[0] == 0x16 { Spoken::Opaque } else { Spoken::Http1 }),
+            Err(_) => return Ok(if raw.seen()[0] == 0x16 { Spoken::Opaque } else { Spoken::Unended }),
             // A client that ended its side without a byte may still want to read.
             Ok(Ok(0)) => return Ok(Spoken::Opaque),
             Ok(result) => result?,
