@@ -1,9 +1,9 @@
-# The one entry. `make run` and `make test` need nothing but Rust: missing tools are installed first.
+# The one entry. `make run` needs nothing but Rust, `make test` Go as well: missing tools are installed first.
 #
 #   make run     build, and run the bookshop behind Selvage
 #   make check   the quick loop: format, lints, unit and loopback tests
-#   make test    every test but those in a Kubernetes (this is what CI runs); as root, for capture's own network namespaces
-#   make e2e     the tests in a real Kubernetes: built (once a machine, a quarter of an hour), brought up, taken down; wants root
+#   make test    every test (this is what CI runs); as root, because hosts and a Kubernetes in network namespaces of their own are part of it
+#   make e2e     of these, the tests in a real Kubernetes: built (once a machine, a quarter of an hour), brought up, taken down
 #   make conformance   Gateway API's own suite in that Kubernetes; writes docs/conformance
 #   make image   the container images, as archives
 #   make gen     write again what is generated from the code: docs/reference, CRDs of the chart
@@ -39,8 +39,8 @@ check:
 
 test:
 	.ci/tools test
-	.ci/parts fmt clippy build unit suites
-	@echo "not run here: the tests in a real Kubernetes (make e2e)"
+	.ci/tools cluster
+	.ci/parts fmt clippy build unit suites cluster
 
 e2e:
 	.ci/tools cluster

@@ -6,6 +6,7 @@ use selvage_tests::Client;
 use selvage_tests::cluster::{Applied, Cluster, Pod, eventually, kubectl, pod, pods, put_back};
 use selvage_tests::grpc::Catalogue;
 use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 /// The whole mesh in strict mode, until it is dropped.
 pub struct Strict;
@@ -118,6 +119,9 @@ fn destinations_outside_the_mesh_pass_through() {
     assert!(said["error"].is_string() || said["status"].as_u64().is_some_and(|status| status >= 500), "{said}");
 }
 
+/// Longer than a pod that has failed once is left alone.
+const BALANCED: Duration = Duration::from_secs(180);
+
 /// The node, which is no part of the mesh and no pod.
 const NODE: &str = "10.77.0.1";
 
@@ -196,11 +200,15 @@ fn every_pod_of_a_service_answers_by_its_address_and_its_headless_name() {
         said["body"]["counters"]["/books/4"].as_u64().unwrap_or_default()
     };
     let before: Vec<u64> = all.iter().map(count).collect();
-    eventually("both pods answer", || {
-        let said = cluster.call("bookshop/guest", &format!("{address}:8080"), "/books/4");
-        assert_eq!(said["status"], 200, "{said}");
-        all.iter().zip(&before).all(|(pod, before)| count(pod) > *before).then_some(())
-    });
+    let begun = Instant::now();
+    // Of two that have nothing to do the quicker one is asked, until the other has not been asked for some time: counting asks both, so it is rare.
+    while !all.iter().zip(&before).all(|(pod, before)| count(pod) > *before) {
+        assert!(begun.elapsed() < BALANCED, "only one pod answers");
+        for _ in 0..50 {
+            let said = cluster.call("bookshop/guest", &format!("{address}:8080"), "/books/4");
+            assert_eq!(said["status"], 200, "{said}");
+        }
+    }
     // Which of its addresses a headless name is called at is the caller's own choice.
     cluster.call("bookshop/guest", "catalogue-pods.bookshop:8080", "/books/4")["status"]
         .as_u64()
