@@ -12,6 +12,7 @@ pub const INSTALL: &str =
     "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.7.0/standard-install.yaml";
 /// The version that is watched.
 const VERSION: &str = "v1";
+const NOT_FOUND: u16 = 404;
 /// For an answer of the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn missing(client: &Client) -> Result<Vec<&'static str>, kube::Error> {
     let served = match client.list_api_group_resources(&format!("{GATEWAY_GROUP}/{VERSION}")).await {
         Ok(list) => list.resources.into_iter().map(|one| one.kind).collect(),
-        Err(kube::Error::Api(status)) if status.is_not_found() => BTreeSet::new(),
+        // A group that nobody has installed is answered without a Status, so without a reason.
+        Err(kube::Error::Api(status)) if status.code == NOT_FOUND => BTreeSet::new(),
         Err(error) => return Err(error),
     };
     let ours = WATCHED.iter().filter(|kind| kind.group == GATEWAY_GROUP);
