@@ -14,7 +14,7 @@ use crate::rate_limit::{self, RateLimitPolicySpec};
 use crate::reason::Reason;
 use crate::target::{self, Envelope, Inheritance, Target};
 use crate::traffic::{self, TrafficPolicySpec};
-use crate::verdict::{Call, Denial};
+use crate::verdict::{BodyNeed, Call, Denial};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -405,5 +405,10 @@ impl GuardSet {
     /// Whether there is nothing to run.
     pub fn is_empty(&self) -> bool {
         self.levels.is_empty() && self.posture.is_none()
+    }
+
+    /// How much of the body the guards need.
+    pub fn body_need(&self) -> BodyNeed {
+        BodyNeed::None
     }
 }

@@ -1,4 +1,4 @@
-//! What a filter may ask for, and what a refusal consists of.
+//! What filters ask for and need, when they run, and what a refusal consists of.
 
 use crate::key::Key;
 use crate::reason::Reason;
@@ -32,4 +32,29 @@ impl Denial {
     pub fn of(reason: Reason, detail: &str) -> Self {
         Self { reason, policy: None, rule: None, detail: detail.into(), retry_after: None, hidden: false }
     }
+}
+
+/// How much of a body the filters of a rule need before they decide; the largest need of all wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BodyNeed {
+    /// Heads only: bodies stream untouched.
+    #[default]
+    None,
+    /// Chunks as they pass.
+    Stream,
+    /// The whole body, up to this many bytes.
+    Buffer(usize),
+}
+
+/// When a filter runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Once, after routing.
+    Request,
+    /// Once per Exchange and backend, after backend choice, before the first attempt to an endpoint without a sidecar.
+    Destination,
+    /// On each try.
+    Attempt,
+    /// After retries, on the response.
+    Response,
 }
